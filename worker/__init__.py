@@ -1,0 +1,1 @@
+"""A RunPod serverless worker around text-generation-webui."""

@@ -1,0 +1,108 @@
+"""Every setting of the worker, read once from the environment and validated together.
+
+`Settings.from_env` is the only reader. `docs/configuration.md` documents each variable; a test
+fails when the two differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from worker.errors import SettingsError
+
+Parser = Callable[[str], Any]
+
+
+def _whole(low: int, high: int) -> Parser:
+    """Parse a whole number from low to high."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Parser:
+    """Parse seconds from low to high; NaN and infinity are refused."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise ValueError(f"seconds from {low:g} to {high:g}")
+        return number
+
+    return parse
+
+
+def _one_of(*values: str) -> Parser:
+    """Parse one of a few words, in any case."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in values:
+            raise ValueError(f"one of {', '.join(values)}")
+        return text.lower()
+
+    return parse
+
+
+def _setting(variable: str, default: Any, parse: Parser) -> Any:
+    """Declare a field with its environment variable and parser."""
+    return field(default=default, metadata={"variable": variable, "parse": parse})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an operator can set. Times are in seconds; an unset or empty variable is the default."""
+
+    engine: str = _setting("ENGINE", "embedded", _one_of("embedded"))
+    engine_port: int = _setting("ENGINE_PORT", 5000, _whole(1, 65535))
+    engine_slots: int = _setting("ENGINE_SLOTS", 4, _whole(1, 256))
+    engine_threads: int = _setting("ENGINE_THREADS", 0, _whole(0, 1024))
+    engine_context: int = _setting("ENGINE_CONTEXT", 2048, _whole(64, 1_048_576))
+    engine_gpu_layers: int = _setting("ENGINE_GPU_LAYERS", 0, _whole(0, 10_000))
+    engine_start_timeout: float = _setting("ENGINE_START_TIMEOUT", 360.0, _seconds(0.1, 3600))
+    engine_stop_timeout: float = _setting("ENGINE_STOP_TIMEOUT", 5.0, _seconds(0, 600))
+    model: str = _setting("MODEL", "", str)
+    models_dir: Path | None = _setting("MODELS_DIR", None, Path)  # noqa: RUF009  # a declaration
+    characters_dir: Path | None = _setting("CHARACTERS_DIR", None, Path)  # noqa: RUF009  # as above
+    job_timeout: float = _setting("JOB_TIMEOUT", 600.0, _seconds(0.1, 604_800))
+    log_level: str = _setting("LOG_LEVEL", "info", _one_of("debug", "info", "warning", "error"))
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read and check all settings.
+
+        Raises SettingsError with one line for each wrong variable: its name, what it holds and
+        what it may hold.
+        """
+        values: dict[str, Any] = {}
+        wrong: list[str] = []
+        for setting in fields(cls):
+            variable, parse = setting.metadata["variable"], setting.metadata["parse"]
+            text = environ.get(variable, "").strip()
+            if not text:
+                continue
+            try:
+                values[setting.name] = parse(text)
+            except ValueError as error:
+                wrong.append(f"{variable} is {text!r}; it must be {error}")
+        if wrong:
+            raise SettingsError("\n".join(wrong))
+        return cls(**values)
+
+    @classmethod
+    def variables(cls) -> dict[str, Any]:
+        """Every environment variable that is read, with its default."""
+        return {setting.metadata["variable"]: setting.default for setting in fields(cls)}
