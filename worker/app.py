@@ -1,0 +1,65 @@
+"""What is started in which order, and stopped in the reverse one.
+
+The engine is spawned before anything heavy is imported: its cold start and the worker's overlap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from worker import joblog
+from worker.engines.embedded import EmbeddedEngine
+from worker.errors import JobError, SettingsError
+from worker.models import catalog
+from worker.settings import Settings
+
+EXIT_BAD_SETTING = 2
+_JOB_FILE = Path("test_input.json")
+_ON_PLATFORM = "RUNPOD_WEBHOOK_GET_JOB"
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the worker and return its exit code.
+
+    0: the local job is COMPLETED, or the worker was asked to end; 1: the local job is FAILED, or
+    the engine is lost; 2: a bad setting or an unreadable job.
+    """
+    queued_at = time.monotonic()
+    options = _parse(arguments)
+    try:
+        settings = Settings.from_env(environ)
+        joblog.configure(settings.log_level, as_json=_ON_PLATFORM in environ)
+        job = None
+        if options.test_input is not None or _ON_PLATFORM not in environ:
+            from worker.local_run import read_job  # noqa: PLC0415
+
+            job = read_job(options.test_input, _JOB_FILE)
+        engine = EmbeddedEngine(settings, catalog(settings), environ, joblog.log_engine)
+        engine.spawn()
+    except (SettingsError, JobError) as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_BAD_SETTING
+    try:
+        # Imported only now: the engine is starting meanwhile.
+        from worker import service  # noqa: PLC0415
+
+        if job is not None:
+            return service.run_one(settings, engine, job, queued_at=queued_at)
+        return service.serve(settings, engine)
+    finally:
+        engine.kill()
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="start.sh", description="Serve RunPod, or run one job locally and print its result."
+    )
+    parser.add_argument(
+        "--test_input", metavar="JSON", help="the job to run, in place of test_input.json"
+    )
+    return parser.parse_args(arguments)

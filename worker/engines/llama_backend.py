@@ -1,0 +1,154 @@
+"""The blocking API's needs on llama.cpp's own HTTP API (the embedded engine).
+
+https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from worker.assemble import ended_early, parse_event
+from worker.client import EngineClient
+from worker.contract import llama_cpp
+from worker.contract.parameters import Parameters
+from worker.engines.backend import Completion, Message, Piece
+from worker.errors import EngineBroken, InvalidJob
+from worker.slots import Stop
+
+_FINISH = {"eos": "stop", "word": "stop", "limit": "length"}
+
+
+class Lifecycle(Protocol):
+    """What the backend asks of the engine's process."""
+
+    @property
+    def model_name(self) -> str | None:
+        """The loaded model, None when none is."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What is true of the engine, under the keys of `shared.args`."""
+        ...
+
+    def model_names(self) -> list[str]:
+        """The models that can be loaded."""
+        ...
+
+    async def load(self, name: str) -> None:
+        """Load a model in place of the loaded one; raises EngineStartFailed or UnknownRoute."""
+        ...
+
+    async def unload(self) -> None:
+        """Unload the model."""
+        ...
+
+
+class LlamaBackend:
+    """A `Backend` on llama.cpp's server."""
+
+    def __init__(self, client: EngineClient, engine: Lifecycle, context_length: int) -> None:
+        """context_length: tokens of one slot."""
+        self._client = client
+        self._engine = engine
+        self.context_length = context_length
+
+    async def model_name(self) -> str | None:
+        """Name of the loaded model."""
+        return self._engine.model_name
+
+    async def info(self) -> dict[str, Any]:
+        """The model's name and what is true of this engine."""
+        return {
+            "model_name": self._engine.model_name,
+            "lora_names": [],
+            "shared.args": self._engine.describe(),
+            "shared.settings": self._settings(),
+        }
+
+    def unsupported(self, parameters: Parameters) -> Mapping[str, str]:
+        """What the caller set and llama.cpp can't do."""
+        return {name: llama_cpp.UNSUPPORTED[name] for name in llama_cpp.unsupported(parameters)}
+
+    async def list_models(self) -> list[str]:
+        """Names of the models that can be loaded."""
+        return self._engine.model_names()
+
+    async def load(self, name: str, args: Mapping[str, Any]) -> None:
+        """Load a model; the engine's own settings hold for each, so args must be empty."""
+        if args:
+            raise InvalidJob(
+                f"args can't be set for this engine ({', '.join(sorted(args))[:100]}); leave args "
+                "out, the worker's ENGINE_* settings hold for every model"
+            )
+        await self._engine.load(name)
+
+    async def unload(self) -> None:
+        """Unload the model."""
+        await self._engine.unload()
+
+    async def tokenize(self, text: str, *, add_bos: bool) -> list[int]:
+        """Token ids of a prompt."""
+        body = {"content": text, "add_special": add_bos, "parse_special": True}
+        answer = await self._client.json("POST", "/tokenize", body)
+        tokens = answer.get("tokens") if isinstance(answer, dict) else None
+        if not isinstance(tokens, list):
+            raise EngineBroken("the engine counted no tokens; try again")
+        return tokens
+
+    async def render(self, messages: Sequence[Message], *, continue_last: bool) -> str:
+        """The prompt in the model's own template; an assistant's last message is continued."""
+        turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+        body = {"messages": turns, "add_generation_prompt": not continue_last}
+        answer = await self._client.json("POST", "/apply-template", body)
+        prompt = answer.get("prompt") if isinstance(answer, dict) else None
+        if not isinstance(prompt, str):
+            raise EngineBroken("the engine made no prompt of the chat; try again")
+        return prompt
+
+    async def complete(self, completion: Completion, stop: Stop) -> AsyncGenerator[Piece, None]:
+        """Generate by POST /completion."""
+        text: list[str] = []
+        body = llama_cpp.to_llama_cpp(completion)
+        async with aclosing(self._client.events("/completion", body, stop)) as events:
+            async for event in events:
+                chunk = parse_event(event, lambda: "".join(text))
+                text.append(chunk.get("content") or "")
+                if chunk.get("stop"):
+                    yield _last(chunk, text[-1])
+                    return
+                yield Piece(text[-1])
+        if not stop.requested:
+            raise ended_early("".join(text))
+
+    def _settings(self) -> dict[str, Any]:
+        """The blocking API's defaults, as far as they mean something here."""
+        return {
+            "add_bos_token": True,
+            "ban_eos_token": False,
+            "character": "Assistant",
+            "custom_stopping_strings": "",
+            "instruction_template": "None",
+            "max_new_tokens": 200,
+            "max_new_tokens_max": self.context_length,
+            "max_new_tokens_min": 1,
+            "mode": "chat",
+            "name1": "You",
+            "preset": "None",
+            "seed": -1,
+            "skip_special_tokens": True,
+            "truncation_length": min(2048, self.context_length),
+            "truncation_length_max": self.context_length,
+            "truncation_length_min": 1,
+        }
+
+
+def _last(chunk: Mapping[str, Any], text: str) -> Piece:
+    """The last piece: why it ended, and how many tokens there were."""
+    return Piece(
+        text,
+        finish=_FINISH.get(chunk.get("stop_type", ""), "stop"),
+        prompt_tokens=chunk.get("tokens_evaluated"),
+        completion_tokens=chunk.get("tokens_predicted"),
+    )

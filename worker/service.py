@@ -1,0 +1,116 @@
+"""The worker around a started engine: wait until it is ready, run jobs, end in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from worker.blocking import BlockingApi
+from worker.client import EngineClient
+from worker.dispatch import Dispatch
+from worker.engines.embedded import EmbeddedEngine
+from worker.engines.llama_backend import LlamaBackend
+from worker.errors import EngineDown, EngineStartFailed
+from worker.forward import Forwarder
+from worker.joblog import logger
+from worker.local_run import print_outcome, run_local
+from worker.output import failed
+from worker.runner import Runner
+from worker.settings import Settings
+from worker.slots import Slots
+
+EXIT_ENGINE_LOST = 1
+T = TypeVar("T")
+
+
+def run_one(
+    settings: Settings, engine: EmbeddedEngine, job: Mapping[str, Any], *, queued_at: float
+) -> int:
+    """Run one local job and return the exit code; a signal ends it with 128 + its number."""
+    return asyncio.run(_until_signal(_run_one(settings, engine, job, queued_at)))
+
+
+async def _run_one(
+    settings: Settings, engine: EmbeddedEngine, job: Mapping[str, Any], queued_at: float
+) -> int:
+    async with _client(settings, engine) as client:
+        try:
+            await _ready(engine, client)
+        except EngineStartFailed as error:
+            return print_outcome(job, failed(error), queued_at=queued_at)
+        runner = make_runner(settings, engine, client)
+        running = run_local(runner, job, queued_at=queued_at)
+        try:
+            return await _while_alive(engine, running)
+        except EngineDown as error:
+            return print_outcome(job, failed(error), queued_at=queued_at)
+
+
+def make_runner(settings: Settings, engine: EmbeddedEngine, client: EngineClient) -> Runner:
+    """Put together what runs a job on this engine."""
+    slots = Slots(settings.engine_slots)
+    backend = LlamaBackend(client, engine, settings.engine_context)
+    dispatch = Dispatch(
+        blocking=BlockingApi(backend, slots, settings.characters_dir),
+        openai=Forwarder(client, slots),
+    )
+    return Runner(dispatch, job_timeout=settings.job_timeout)
+
+
+@asynccontextmanager
+async def _client(settings: Settings, engine: EmbeddedEngine) -> AsyncIterator[EngineClient]:
+    """The session to the engine; at the end the engine is stopped and the session closed."""
+    client = EngineClient(settings.engine_port)
+    try:
+        yield client
+    finally:
+        await engine.stop(0)
+        await client.close()
+
+
+async def _ready(engine: EmbeddedEngine, client: EngineClient) -> None:
+    """Wait until the engine is ready and log where the time went."""
+    times = await engine.wait_ready(client.session)
+    logger.info(
+        "engine ready with %s: answers after %.2f s, model %.2f s, first token %.2f s",
+        engine.model_name,
+        times.http,
+        times.model,
+        times.warm,
+    )
+
+
+async def _while_alive(engine: EmbeddedEngine, work: Awaitable[T]) -> T:
+    """Do the work; raises EngineDown with the cause as soon as the engine dies under it."""
+    working = asyncio.ensure_future(work)
+    died = asyncio.ensure_future(engine.wait_died())
+    try:
+        await asyncio.wait({working, died}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise EngineDown(f"{died.result()}; see its log and try again")
+        return await working
+    finally:
+        for task in (working, died):
+            task.cancel()
+        await asyncio.gather(working, died, return_exceptions=True)
+
+
+async def _until_signal(work: Awaitable[int]) -> int:
+    """Do the work; SIGINT and SIGTERM cancel it, and all that it started is ended."""
+    task = asyncio.ensure_future(work)
+    received: list[int] = []
+
+    def cancel(number: int) -> None:
+        received.append(number)
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, cancel, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return 128 + received[0]
