@@ -141,7 +141,7 @@ def test_an_error_event_is_a_failure_with_the_partial_text() -> None:
     assert {"error": error, "partial": "half"} == caught.value.detail
 
 
-@pytest.mark.parametrize("data", ["{", "[1]", "null", "7"])
+@pytest.mark.parametrize("data", ["{", "[1]", "7"])
 def test_an_event_that_is_not_an_object_is_a_failure(data: str) -> None:
     with pytest.raises(EngineBroken, match="not"):
         assemble(TEXT, Event("", data))
@@ -154,6 +154,13 @@ def test_the_usage_event_is_hidden_from_a_client_that_did_not_ask() -> None:
     shown = [assembler.add(event) for event in (chunk(delta()), chunk(usage={}), DONE)]
 
     assert [True, False, True] == shown
+
+
+def test_an_empty_event_is_kept_from_the_client() -> None:
+    assembler = assembler_for(TEXT, hide_usage=False)
+    assert assembler is not None
+
+    assert not assembler.add(Event("", "null"))
 
 
 def typed(kind: str, **fields: Any) -> Event:

@@ -30,9 +30,11 @@ class Visitors:
         await self._tasks[name]
         await settle()
 
-    async def cancel(self, name: str) -> None:
-        self._tasks[name].cancel()
-        await asyncio.gather(self._tasks[name], return_exceptions=True)
+    async def cancel(self, *names: str) -> None:
+        tasks = [self._tasks[name] for name in names]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await settle()
 
 
@@ -92,6 +94,17 @@ async def test_a_cancelled_generation_frees_its_slot() -> None:
     await visitors.cancel("a")
 
     assert ["b"] == visitors.inside
+
+
+async def test_all_cancelled_at_once_leave_all_slots_free() -> None:
+    visitors = Visitors(Slots(1))
+    for name in "abc":
+        await visitors.come(name, Use.GENERATION)
+    await visitors.cancel(*"abc")
+    visitors.inside.clear()
+    await visitors.come("d", Use.GENERATION)
+
+    assert ["d"] == visitors.inside
 
 
 async def test_a_turn_given_in_the_moment_of_its_cancellation_is_given_back() -> None:

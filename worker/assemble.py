@@ -15,6 +15,8 @@ from worker.events import Event
 from worker.plain import plain
 
 DONE = "[DONE]"
+# What llama.cpp's server begins a completion of several prompts with; clients fail on it.
+_EMPTY = "null"
 _CHUNK_ONLY = ("choices", "object", "usage", "timings")
 
 
@@ -64,6 +66,8 @@ class ChoicesAssembler:
         if event.data == DONE:
             self._done = True
             return True
+        if event.data == _EMPTY:
+            return False
         chunk = parse_event(event, self.partial)
         for key, value in chunk.items():
             if key in ("usage", "timings"):

@@ -19,6 +19,12 @@ from worker.slots import Stop
 # https://docs.runpod.io/serverless/endpoints/operation-reference: a request has 20 MB at most
 MAX_BODY_BYTES = 20_000_000
 _BUSY_STATUSES = (502, 503, 504)
+# Below the 5 s after which llama.cpp's server and uvicorn close an idle connection.
+_KEEPALIVE_SECONDS = 2.0
+_JSON = {"Content-Type": "application/json"}
+# llama.cpp's server says keep-alive on a stream and closes after it all the same, so the next
+# request would meet a connection that is just being closed.
+_ONE_STREAM = {**_JSON, "Connection": "close"}
 
 
 class EngineClient:
@@ -28,7 +34,7 @@ class EngineClient:
         """Keep the address; reading has no limit of its own: a job's deadline cancels it."""
         self.base_url = f"http://127.0.0.1:{port}"
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
         )
@@ -45,7 +51,8 @@ class EngineClient:
         """
         data = None if body is None else encode_body(body)
         with _mapped_errors():
-            async with self._request(method, path, data) as response:
+            headers = {} if data is None else _JSON
+            async with self._request(method, path, data, headers) as response:
                 raw = await _read(response)
         return _parse(response, raw)
 
@@ -58,7 +65,7 @@ class EngineClient:
         """
         data = encode_body(body)
         with _mapped_errors(stop):
-            async with self._request("POST", path, data) as response:
+            async with self._request("POST", path, data, _ONE_STREAM) as response:
                 if response.status != 200 or response.content_type != "text/event-stream":
                     _parse(response, await _read(response))
                     raise EngineBroken("the engine did not stream its answer; try again")
@@ -70,10 +77,9 @@ class EngineClient:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, data: bytes | None
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One exchange, never redirected; the connection is closed when it is left early."""
-        headers = {"Content-Type": "application/json"} if data is not None else {}
         async with self.session.request(
             method, self.base_url + path, data=data, headers=headers, allow_redirects=False
         ) as response:

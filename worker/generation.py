@@ -89,19 +89,25 @@ async def generate(
                 progress.token()
                 progress.tokens(piece.completion_tokens)
                 text += piece.text
-                kept = _without_stop(text, completion.stop)
+                kept, ended = _without_stop(text, completion.stop, len(piece.text))
                 if on_text is not None and piece.text:
                     await on_text(kept)
+                if ended:
+                    break
     except EngineBroken as error:
         error.detail = error.detail or {"partial": kept}
         raise
     return kept
 
 
-def _without_stop(text: str, stop: Sequence[str]) -> str:
-    """Trim the end of a text; only as much of it as a stopping string can reach is looked at."""
+def _without_stop(text: str, stop: Sequence[str], new: int) -> tuple[str, bool]:
+    """Trim the end of a text, and say whether it has come to a stopping string.
+
+    Only the last `new` characters, and as much before them as a stopping string can reach, have
+    not been looked at before.
+    """
     if not stop:
-        return text
-    reach = 2 * max(len(string) for string in stop)
-    trimmed, _ = trim_stop(text[-reach:], stop)
-    return text[:-reach] + trimmed
+        return text, False
+    reach = new + max(len(string) for string in stop)
+    trimmed, ended = trim_stop(text[-reach:], stop)
+    return text[:-reach] + trimmed, ended

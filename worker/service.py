@@ -6,24 +6,25 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
+from worker import runpod_loop
 from worker.blocking import BlockingApi
 from worker.client import EngineClient
 from worker.dispatch import Dispatch
 from worker.engines.embedded import EmbeddedEngine
 from worker.engines.llama_backend import LlamaBackend
-from worker.errors import EngineDown, EngineStartFailed
+from worker.errors import EngineStartFailed
 from worker.forward import Forwarder
 from worker.joblog import logger
 from worker.local_run import print_outcome, run_local
 from worker.output import failed
 from worker.runner import Runner
+from worker.runpod_sdk import Sdk, load_sdk
 from worker.settings import Settings
 from worker.slots import Slots
-
-EXIT_ENGINE_LOST = 1
-T = TypeVar("T")
+from worker.stock_loop import serve_stock
+from worker.watched import Watched
 
 
 def run_one(
@@ -41,12 +42,49 @@ async def _run_one(
             await _ready(engine, client)
         except EngineStartFailed as error:
             return print_outcome(job, failed(error), queued_at=queued_at)
-        runner = make_runner(settings, engine, client)
-        running = run_local(runner, job, queued_at=queued_at)
+        return await run_local(make_runner(settings, engine, client), job, queued_at=queued_at)
+
+
+def serve(settings: Settings, engine: EmbeddedEngine) -> int:
+    """Serve RunPod until the worker is told to end (0) or the engine is lost (1)."""
+    # The SDK takes half a second to import, while the engine is starting.
+    sdk = load_sdk()
+    return asyncio.run(_serve(settings, engine, sdk))
+
+
+async def _serve(settings: Settings, engine: EmbeddedEngine, sdk: Sdk) -> int:
+    async with _client(settings, engine) as client:
+        ready, lost = asyncio.Event(), asyncio.Event()
+        watching = asyncio.ensure_future(_watch(engine, client, ready, lost))
+        serve_jobs = runpod_loop.serve if settings.worker_loop == "event" else serve_stock
         try:
-            return await _while_alive(engine, running)
-        except EngineDown as error:
-            return print_outcome(job, failed(error), queued_at=queued_at)
+            return await serve_jobs(
+                make_runner(settings, engine, client),
+                sdk=sdk,
+                capacity=settings.engine_slots + settings.worker_extra_jobs,
+                grace_period=settings.worker_grace_period,
+                gate=ready,
+                fatal=lost,
+            )
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _watch(
+    engine: EmbeddedEngine, client: EngineClient, ready: asyncio.Event, lost: asyncio.Event
+) -> None:
+    """Open `ready` when the engine is; open `lost` when it did not start, or has died."""
+    try:
+        await _ready(engine, client)
+        ready.set()
+        logger.error(
+            "%s; the worker ends so that the platform replaces it", await engine.wait_died()
+        )
+    except EngineStartFailed as error:
+        logger.error("the engine did not start: %s", error)
+    finally:
+        lost.set()
 
 
 def make_runner(settings: Settings, engine: EmbeddedEngine, client: EngineClient) -> Runner:
@@ -57,7 +95,7 @@ def make_runner(settings: Settings, engine: EmbeddedEngine, client: EngineClient
         blocking=BlockingApi(backend, slots, settings.characters_dir),
         openai=Forwarder(client, slots),
     )
-    return Runner(dispatch, job_timeout=settings.job_timeout)
+    return Runner(Watched(dispatch, engine), job_timeout=settings.job_timeout)
 
 
 @asynccontextmanager
@@ -81,21 +119,6 @@ async def _ready(engine: EmbeddedEngine, client: EngineClient) -> None:
         times.model,
         times.warm,
     )
-
-
-async def _while_alive(engine: EmbeddedEngine, work: Awaitable[T]) -> T:
-    """Do the work; raises EngineDown with the cause as soon as the engine dies under it."""
-    working = asyncio.ensure_future(work)
-    died = asyncio.ensure_future(engine.wait_died())
-    try:
-        await asyncio.wait({working, died}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise EngineDown(f"{died.result()}; see its log and try again")
-        return await working
-    finally:
-        for task in (working, died):
-            task.cancel()
-        await asyncio.gather(working, died, return_exceptions=True)
 
 
 async def _until_signal(work: Awaitable[int]) -> int:

@@ -77,6 +77,9 @@ class Settings:
     model: str = _setting("MODEL", "", str)
     models_dir: Path | None = _setting("MODELS_DIR", None, Path)  # noqa: RUF009  # a declaration
     characters_dir: Path | None = _setting("CHARACTERS_DIR", None, Path)  # noqa: RUF009  # as above
+    worker_loop: str = _setting("WORKER_LOOP", "event", _one_of("event", "stock"))
+    worker_extra_jobs: int = _setting("WORKER_EXTRA_JOBS", 2, _whole(0, 256))
+    worker_grace_period: float = _setting("WORKER_GRACE_PERIOD", 30.0, _seconds(0, 3600))
     job_timeout: float = _setting("JOB_TIMEOUT", 600.0, _seconds(0.1, 604_800))
     log_level: str = _setting("LOG_LEVEL", "info", _one_of("debug", "info", "warning", "error"))
 

@@ -92,7 +92,8 @@ class Slots:
         """Let in, in order, whoever can go in now."""
         slots_wanted = False
         for use, turn in tuple(self._queue):
-            if use is Use.GENERATION and slots_wanted:
+            # A cancelled one takes itself out of the queue as soon as it runs.
+            if turn.cancelled() or (use is Use.GENERATION and slots_wanted):
                 continue
             if self._may_enter(use):
                 self._queue.remove((use, turn))

@@ -110,7 +110,9 @@ class LlamaBackend:
     async def complete(self, completion: Completion, stop: Stop) -> AsyncGenerator[Piece, None]:
         """Generate by POST /completion."""
         text: list[str] = []
-        body = llama_cpp.to_llama_cpp(completion)
+        # Its own stopping withholds a token that ends like the beginning of a stopping string, and
+        # loses it when nothing follows. `generate` keeps to them as the blocking API does.
+        body = {**llama_cpp.to_llama_cpp(completion), "stop": []}
         async with aclosing(self._client.events("/completion", body, stop)) as events:
             async for event in events:
                 chunk = parse_event(event, lambda: "".join(text))
