@@ -1,0 +1,1 @@
+"""The blocking API as data: parameters, presets, templates, characters, chats."""
