@@ -23,7 +23,7 @@ def test_the_default_character_is_the_assistant(name: str | None) -> None:
 
 
 def test_the_example_character_is_shipped() -> None:
-    assert "Chiharu Yamada" == load_character("Example", None).name2
+    assert "Mara" == load_character("Example", None).name2
 
 
 @pytest.mark.parametrize(
