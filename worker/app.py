@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from worker import joblog
-from worker.engines.embedded import EmbeddedEngine
+from worker.engines.choose import make_engine
 from worker.errors import JobError, SettingsError
-from worker.models import catalog
 from worker.settings import Settings
 
 EXIT_BAD_SETTING = 2
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
             from worker.local_run import read_job  # noqa: PLC0415
 
             job = read_job(options.test_input, _JOB_FILE)
-        engine = EmbeddedEngine(settings, catalog(settings), environ, joblog.log_engine)
+        engine = make_engine(settings, environ, joblog.log_engine)
         engine.spawn()
     except (SettingsError, JobError) as error:
         sys.stderr.write(f"{error}\n")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from worker.answerer import Answerer
 from worker.job import Request
 from worker.progress import Progress
-from worker.runner import Answerer
 from worker.stream import Sink
 
 

@@ -7,6 +7,7 @@ hangs up on a plain request while other slots work).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -18,14 +19,17 @@ from worker.progress import Progress
 from worker.slots import Slots, Stop, Use
 from worker.stream import Sink
 
+Check = Callable[[Mapping[str, Any]], None]
+
 
 class Forwarder:
     """Runs one request of the engine's own dialect."""
 
-    def __init__(self, client: EngineClient, slots: Slots) -> None:
-        """Share the engine's connection and slots."""
+    def __init__(self, client: EngineClient, slots: Slots, check: Check | None = None) -> None:
+        """Share the engine's connection and slots; check: refuses bodies that would harm it."""
         self._client = client
         self._slots = slots
+        self._check = check
 
     async def answer(self, request: Request, sink: Sink, progress: Progress) -> Any:
         """The engine's JSON; for a stream every event goes to the sink as text on the way.
@@ -34,6 +38,8 @@ class Forwarder:
         """
         if request.method == "GET":
             return await self._client.json("GET", request.path)
+        if self._check is not None:
+            self._check(request.body)
         asked = request.body.get("stream_options") or {}
         hide_usage = not (isinstance(asked, dict) and asked.get("include_usage"))
         assembler = assembler_for(request.path, hide_usage=hide_usage)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from worker import joblog
+from worker.answerer import Answerer
 from worker.deadline import deadline
 from worker.errors import JobError, JobTimedOut, WorkerBug
 from worker.frames import Merger
@@ -14,14 +15,6 @@ from worker.job import Request, parse_job
 from worker.output import Outcome, completed, failed
 from worker.progress import Progress
 from worker.stream import Sink
-
-
-class Answerer(Protocol):
-    """An engine as the runner sees it."""
-
-    async def answer(self, request: Request, sink: Sink, progress: Progress) -> Any:
-        """The output of one request; stream events go to the sink. Raises JobError."""
-        ...
 
 
 class Runner:

@@ -9,13 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from worker import runpod_loop
-from worker.blocking import BlockingApi
 from worker.client import EngineClient
-from worker.dispatch import Dispatch
-from worker.engines.embedded import EmbeddedEngine
-from worker.engines.llama_backend import LlamaBackend
+from worker.engines.engine import Engine
 from worker.errors import EngineStartFailed
-from worker.forward import Forwarder
 from worker.joblog import logger
 from worker.local_run import print_outcome, run_local
 from worker.output import failed
@@ -27,15 +23,13 @@ from worker.stock_loop import serve_stock
 from worker.watched import Watched
 
 
-def run_one(
-    settings: Settings, engine: EmbeddedEngine, job: Mapping[str, Any], *, queued_at: float
-) -> int:
+def run_one(settings: Settings, engine: Engine, job: Mapping[str, Any], *, queued_at: float) -> int:
     """Run one local job and return the exit code; a signal ends it with 128 + its number."""
     return asyncio.run(_until_signal(_run_one(settings, engine, job, queued_at)))
 
 
 async def _run_one(
-    settings: Settings, engine: EmbeddedEngine, job: Mapping[str, Any], queued_at: float
+    settings: Settings, engine: Engine, job: Mapping[str, Any], queued_at: float
 ) -> int:
     async with _client(settings, engine) as client:
         try:
@@ -45,14 +39,14 @@ async def _run_one(
         return await run_local(make_runner(settings, engine, client), job, queued_at=queued_at)
 
 
-def serve(settings: Settings, engine: EmbeddedEngine) -> int:
+def serve(settings: Settings, engine: Engine) -> int:
     """Serve RunPod until the worker is told to end (0) or the engine is lost (1)."""
     # The SDK takes half a second to import, while the engine is starting.
     sdk = load_sdk()
     return asyncio.run(_serve(settings, engine, sdk))
 
 
-async def _serve(settings: Settings, engine: EmbeddedEngine, sdk: Sdk) -> int:
+async def _serve(settings: Settings, engine: Engine, sdk: Sdk) -> int:
     async with _client(settings, engine) as client:
         ready, lost = asyncio.Event(), asyncio.Event()
         watching = asyncio.ensure_future(_watch(engine, client, ready, lost))
@@ -72,7 +66,7 @@ async def _serve(settings: Settings, engine: EmbeddedEngine, sdk: Sdk) -> int:
 
 
 async def _watch(
-    engine: EmbeddedEngine, client: EngineClient, ready: asyncio.Event, lost: asyncio.Event
+    engine: Engine, client: EngineClient, ready: asyncio.Event, lost: asyncio.Event
 ) -> None:
     """Open `ready` when the engine is; open `lost` when it did not start, or has died."""
     try:
@@ -87,19 +81,14 @@ async def _watch(
         lost.set()
 
 
-def make_runner(settings: Settings, engine: EmbeddedEngine, client: EngineClient) -> Runner:
+def make_runner(settings: Settings, engine: Engine, client: EngineClient) -> Runner:
     """Put together what runs a job on this engine."""
-    slots = Slots(settings.engine_slots)
-    backend = LlamaBackend(client, engine, settings.engine_context)
-    dispatch = Dispatch(
-        blocking=BlockingApi(backend, slots, settings.characters_dir),
-        openai=Forwarder(client, slots),
-    )
-    return Runner(Watched(dispatch, engine), job_timeout=settings.job_timeout)
+    answerer = Watched(engine.answerer(client, Slots(settings.engine_slots)), engine)
+    return Runner(answerer, job_timeout=settings.job_timeout)
 
 
 @asynccontextmanager
-async def _client(settings: Settings, engine: EmbeddedEngine) -> AsyncIterator[EngineClient]:
+async def _client(settings: Settings, engine: Engine) -> AsyncIterator[EngineClient]:
     """The session to the engine; at the end the engine is stopped and the session closed."""
     client = EngineClient(settings.engine_port)
     try:
@@ -109,16 +98,11 @@ async def _client(settings: Settings, engine: EmbeddedEngine) -> AsyncIterator[E
         await client.close()
 
 
-async def _ready(engine: EmbeddedEngine, client: EngineClient) -> None:
+async def _ready(engine: Engine, client: EngineClient) -> None:
     """Wait until the engine is ready and log where the time went."""
-    times = await engine.wait_ready(client.session)
-    logger.info(
-        "engine ready with %s: answers after %.2f s, model %.2f s, first token %.2f s",
-        engine.model_name,
-        times.http,
-        times.model,
-        times.warm,
-    )
+    phases = await engine.wait_ready(client.session)
+    seconds = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in phases.items())
+    logger.info("engine ready with %s: %s", engine.model_name, seconds)
 
 
 async def _until_signal(work: Awaitable[int]) -> int:

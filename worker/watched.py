@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
+from worker.answerer import Answerer
 from worker.errors import EngineBroken, EngineDown
 from worker.job import Request
 from worker.progress import Progress
-from worker.runner import Answerer
 from worker.stream import Sink
 
 # A broken connection is seen before the process is reaped.

@@ -4,9 +4,15 @@ from typing import Any
 
 import pytest
 
-from worker.contract.llama_cpp import UNSUPPORTED, WHOLE_CONTEXT, to_llama_cpp, unsupported
+from worker.contract.llama_cpp import (
+    UNSUPPORTED,
+    WHOLE_CONTEXT,
+    check_native,
+    to_llama_cpp,
+)
 from worker.contract.parameters import TABLE, parse_parameters
 from worker.engines.backend import Completion
+from worker.errors import InvalidJob
 
 SENT = {
     "do_sample": "temperature",
@@ -49,7 +55,6 @@ def test_a_default_job_has_the_blocking_apis_defaults() -> None:
     expected = {
         "prompt": "Hi",
         "n_predict": 5,
-        "stop": ["END"],
         "stream": True,
         "cache_prompt": True,
         "seed": -1,
@@ -130,16 +135,20 @@ def test_a_cut_prompt_is_sent_as_token_ids() -> None:
     assert [1, 2, 3] == to_llama_cpp(completion)["prompt"]
 
 
-def test_an_empty_stop_would_end_the_answer_at_once_and_is_left_out() -> None:
-    completion = Completion("", 5, parse_parameters({}), ["", "a"])
-    assert ["a"] == to_llama_cpp(completion)["stop"]
+def test_stopping_strings_are_left_to_who_reads_the_stream() -> None:
+    completion = Completion("", 5, parse_parameters({}), ["a"])
+
+    assert "stop" not in to_llama_cpp(completion)
 
 
-def test_unsupported_are_those_the_caller_set_to_something() -> None:
-    parameters = parse_parameters({"tfs": 0.9, "top_a": 0, "num_beams": 1, "top_k": 5})
-    assert ["tfs"] == unsupported(parameters)
+@pytest.mark.parametrize(
+    "body",
+    [{"repeat_last_n": 2**31}, {"dry_penalty_last_n": 1e9}, {"stop": ""}, {"stop": ["a", ""]}],
+)
+def test_what_takes_the_engine_down_is_refused_in_its_own_dialect(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidJob, match=next(iter(body))):
+        check_native(body)
 
 
-def test_unsupported_are_those_of_a_preset_too() -> None:
-    parameters = parse_parameters({"preset": "Titanic"})
-    assert ["encoder_repetition_penalty"] == unsupported(parameters)
+def test_everything_else_passes_untouched() -> None:
+    check_native({"repeat_last_n": -1, "stop": ["a"], "anything": {}})

@@ -10,6 +10,7 @@ from typing import Any
 
 from worker.contract.parameters import Parameters, changed
 from worker.engines.backend import Completion
+from worker.errors import InvalidJob
 
 # Longer than any context. llama.cpp's own word for "the whole context", -1, is refused over HTTP,
 # and it reserves four bytes a token, so what the caller asks for must not go through unbounded.
@@ -46,7 +47,6 @@ def to_llama_cpp(completion: Completion) -> dict[str, Any]:
     return {
         "prompt": completion.prompt if isinstance(completion.prompt, str) else [*completion.prompt],
         "n_predict": max(1, completion.max_tokens),
-        "stop": [string for string in completion.stop if string],
         "stream": True,
         "cache_prompt": True,
         "seed": seed_32_bits(parameters),
@@ -70,6 +70,21 @@ def repeat_last_n(parameters: Parameters) -> int:
 def seed_32_bits(parameters: Parameters) -> int:
     """Map the seed: -1 stays random, any other becomes one of llama.cpp's that is not."""
     return -1 if parameters.seed == -1 else parameters.seed % _RANDOM_SEED
+
+
+def check_native(body: Mapping[str, Any]) -> None:
+    """Refuse what takes the engine down when it comes in its own dialect.
+
+    llama.cpp keeps that many tokens a request (2**31 made it take 8.5 GB), and takes an empty
+    stopping string for one that has come. Raises InvalidJob.
+    """
+    for name in ("repeat_last_n", "dry_penalty_last_n"):
+        value = body.get(name)
+        if isinstance(value, (int, float)) and value > WHOLE_CONTEXT:
+            raise InvalidJob(f"{name} is {value}; it must be {WHOLE_CONTEXT} at most")
+    stop = body.get("stop")
+    if stop == "" or (isinstance(stop, list) and "" in stop):
+        raise InvalidJob("stop holds an empty string; leave it out")
 
 
 def is_greedy(parameters: Parameters) -> bool:

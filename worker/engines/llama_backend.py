@@ -28,6 +28,11 @@ class Lifecycle(Protocol):
         """The loaded model, None when none is."""
         ...
 
+    @property
+    def context_length(self) -> int:
+        """Tokens of one slot; it may change with each load."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """What is true of the engine, under the keys of `shared.args`."""
         ...
@@ -48,11 +53,15 @@ class Lifecycle(Protocol):
 class LlamaBackend:
     """A `Backend` on llama.cpp's server."""
 
-    def __init__(self, client: EngineClient, engine: Lifecycle, context_length: int) -> None:
-        """context_length: tokens of one slot."""
+    def __init__(self, client: EngineClient, engine: Lifecycle) -> None:
+        """Speak to the engine's server through the client."""
         self._client = client
         self._engine = engine
-        self.context_length = context_length
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of one slot."""
+        return self._engine.context_length
 
     async def model_name(self) -> str | None:
         """Name of the loaded model."""
@@ -110,9 +119,7 @@ class LlamaBackend:
     async def complete(self, completion: Completion, stop: Stop) -> AsyncGenerator[Piece, None]:
         """Generate by POST /completion."""
         text: list[str] = []
-        # Its own stopping withholds a token that ends like the beginning of a stopping string, and
-        # loses it when nothing follows. `generate` keeps to them as the blocking API does.
-        body = {**llama_cpp.to_llama_cpp(completion), "stop": []}
+        body = llama_cpp.to_llama_cpp(completion)
         async with aclosing(self._client.events("/completion", body, stop)) as events:
             async for event in events:
                 chunk = parse_event(event, lambda: "".join(text))

@@ -1,0 +1,264 @@
+"""The embedded engine's life: llama.cpp in a child process, one model at a time.
+
+Loading another model is a new child on the same port (about 0.6 s for the bundled model).
+`spawn` comes before anything heavy is imported, so asyncio and aiohttp are imported after it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from worker.engine_log import LogLine
+from worker.engines.cores import usable_cores
+from worker.engines.embedded_child import HOST, explain, start_child
+from worker.engines.llama_child import N_BATCH, Options
+from worker.errors import EngineDown, EngineStartFailed
+from worker.latch import Latch
+from worker.models import Catalog
+from worker.process import EngineProcess
+from worker.settings import Settings
+
+if TYPE_CHECKING:
+    import asyncio
+
+    import aiohttp
+
+    from worker.answerer import Answerer
+    from worker.client import EngineClient
+    from worker.slots import Slots
+
+_TERM_SECONDS = 1.0
+
+
+# From the spawn to the first answer, on to the loaded model, on to a token.
+_PHASES = ("answers", "model", "first token")
+
+
+class EmbeddedEngine:
+    """Starts, swaps and stops the child; all but `spawn` and `kill` belong to one event loop.
+
+    environ: what the child may see of it is passed on, never the worker's secrets.
+    log: gets each line that the child prints, in another thread.
+    """
+
+    def __init__(
+        self, settings: Settings, catalog: Catalog, environ: Mapping[str, str], log: LogLine
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._environment = environ
+        self._log = log
+        self._threads = settings.engine_threads or usable_cores()
+        self._url = f"http://{HOST}:{settings.engine_port}"
+        self._process: EngineProcess | None = None
+        self._spawned_at = 0.0
+        self._starting = ""
+        self._ready: EngineProcess | None = None
+        self._model: str | None = None
+        self._died: Latch[str] = Latch()
+        self._closed = False
+        self._context = settings.engine_context
+        self._session: aiohttp.ClientSession | None = None
+        self._swap: asyncio.Lock | None = None
+
+    @property
+    def model_name(self) -> str | None:
+        """The model that is loaded and ready, None when none is."""
+        return self._model
+
+    @property
+    def alive(self) -> bool:
+        """False after a child died that should live; without a model there is none to die."""
+        return self._process is None or self._process.alive
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of one slot.
+
+        Once a model was ready it is what llama.cpp made of ENGINE_CONTEXT: a multiple of 256, and
+        not more than the model was trained for.
+        """
+        return self._context
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, None without one."""
+        return None if self._process is None else self._process.pid
+
+    def model_names(self) -> list[str]:
+        """Return the names of the models that can be loaded."""
+        return self._catalog.names()
+
+    def describe(self) -> dict[str, Any]:
+        """Tell what is true of this engine under the keys of the blocking API's `shared.args`."""
+        name = self._model
+        return {
+            "api": True,
+            "api_blocking_port": self._settings.engine_port,
+            "cpu": self._settings.engine_gpu_layers == 0,
+            "listen": False,
+            "loader": "llama.cpp",
+            "mlock": False,
+            "model": name,
+            "model_dir": self._model_dir(name or self._catalog.default),
+            "n_batch": N_BATCH,
+            "n_ctx": self._context,
+            "n_gpu_layers": self._settings.engine_gpu_layers,
+            "no_mmap": False,
+            "threads": self._threads,
+        }
+
+    def answerer(self, client: EngineClient, slots: Slots) -> Answerer:
+        """Translate the blocking API, and let OpenAI-compatible requests through."""
+        # Imported after the spawn.
+        from worker.blocking import BlockingApi  # noqa: PLC0415
+        from worker.contract.llama_cpp import check_native  # noqa: PLC0415
+        from worker.dispatch import Dispatch  # noqa: PLC0415
+        from worker.engines.llama_backend import LlamaBackend  # noqa: PLC0415
+        from worker.forward import Forwarder  # noqa: PLC0415
+
+        backend = LlamaBackend(client, self)
+        return Dispatch(
+            blocking=BlockingApi(backend, slots, self._settings.characters_dir),
+            openai=Forwarder(client, slots, check_native),
+        )
+
+    def spawn(self, name: str | None = None) -> None:
+        """Start the child with a model (the catalog's default); it is not ready yet.
+
+        Call it from a thread that lives as long as the worker. Raises UnknownRoute for a name
+        that there is not, EngineStartFailed for a file or a port that can't work, EngineDown
+        after `stop` or `kill`.
+        """
+        if self._closed:
+            raise EngineDown("the worker is stopping")
+        name = self._catalog.default if name is None else name
+        options = Options(
+            model=str(self._catalog.resolve(name)),
+            name=name,
+            port=self._settings.engine_port,
+            slots=self._settings.engine_slots,
+            context=self._settings.engine_context,
+            threads=self._threads,
+            gpu_layers=self._settings.engine_gpu_layers,
+        )
+        self._starting, self._spawned_at = name, time.monotonic()
+        self._process = start_child(options, self._environment, self._log, self._on_exit)
+
+    async def wait_ready(
+        self, session: aiohttp.ClientSession, timeout: float | None = None
+    ) -> Mapping[str, float]:
+        """Wait until the child has generated a token; `timeout` seconds (ENGINE_START_TIMEOUT).
+
+        The session is used for later loads too. Raises EngineStartFailed with the cause; there
+        is no child any more then, and a later `load` may work.
+        """
+        import asyncio  # noqa: PLC0415 - imported after the spawn
+
+        self._session, self._swap = session, asyncio.Lock()
+        async with self._swap:
+            return await self._until_ready(session, timeout)
+
+    async def load(self, name: str) -> None:
+        """Unload what is loaded and load this model, ready when it returns.
+
+        Raises UnknownRoute for a name that there is not (nothing changes then), or
+        EngineStartFailed: no model is loaded after that.
+        """
+        session, swap = self._connected()
+        async with swap:
+            self._catalog.resolve(name)
+            await self._stop_child(self._settings.engine_stop_timeout)
+            self.spawn(name)
+            await self._until_ready(session, None)
+
+    async def unload(self) -> None:
+        """End the child, when its slots are idle; nothing happens when there is none."""
+        _, swap = self._connected()
+        async with swap:
+            await self._stop_child(self._settings.engine_stop_timeout)
+
+    async def wait_died(self) -> str:
+        """Return only when a ready child has died by itself, with the cause in words."""
+        return await self._died.wait()
+
+    async def stop(self, grace: float) -> None:
+        """Wait up to `grace` seconds until no slot generates, then end the child for good."""
+        self._closed = True
+        await self._stop_child(grace)
+
+    def kill(self) -> None:
+        """End the child at once, blocking; for the way out of the worker."""
+        self._closed = True
+        process, self._process, self._ready, self._model = self._process, None, None, None
+        if process is not None:
+            process.kill()
+
+    async def _until_ready(
+        self, session: aiohttp.ClientSession, timeout: float | None
+    ) -> Mapping[str, float]:
+        """Take the steps to ready; a child that fails one is ended."""
+        try:
+            times = await self._steps(
+                session, self._settings.engine_start_timeout if timeout is None else timeout
+            )
+        except BaseException:
+            await self._stop_child(0)
+            raise
+        return times
+
+    async def _steps(self, session: aiohttp.ClientSession, timeout: float) -> Mapping[str, float]:
+        """First answer, loaded model, first token; each with the time it took."""
+        from worker.engines.ready import Startup  # noqa: PLC0415 - imported after the spawn
+
+        process = self._process
+        if process is None:
+            raise EngineStartFailed("the engine was not started")
+        startup = Startup(process, session, timeout=timeout, explain=explain)
+        marks = [self._spawned_at]
+        await startup.until_status(f"{self._url}/health", lambda status: status > 0)
+        marks.append(time.monotonic())
+        await startup.until_status(f"{self._url}/health", lambda status: status == 200)
+        marks.append(time.monotonic())
+        await startup.json("POST", f"{self._url}/completion", {"prompt": "1", "n_predict": 1})
+        marks.append(time.monotonic())
+        slots = await startup.json("GET", f"{self._url}/slots")
+        self._context = slots[0]["n_ctx"]
+        self._model, self._ready = self._starting, process
+        if not process.alive:
+            raise EngineStartFailed(explain(process))
+        seconds = (after - before for before, after in itertools.pairwise(marks))
+        return dict(zip(_PHASES, seconds, strict=True))
+
+    async def _stop_child(self, grace: float) -> None:
+        """Forget the child first, so that its end is not taken for a death; then end it."""
+        process, ready = self._process, self._ready
+        self._process = self._ready = self._model = None
+        if process is None:
+            return
+        try:
+            if ready is not None and process.alive and self._session is not None:
+                from worker.engines.ready import until_idle  # noqa: PLC0415 - as in _steps
+
+                await until_idle(self._session, f"{self._url}/slots", grace)
+        finally:
+            await process.stop(_TERM_SECONDS)
+
+    def _on_exit(self, process: EngineProcess) -> None:
+        """Tell a death from an end that was asked for; runs in the watching thread."""
+        if process is self._ready:
+            self._died.set(explain(process))
+
+    def _connected(self) -> tuple[aiohttp.ClientSession, asyncio.Lock]:
+        """Return the session and the lock that `wait_ready` brought."""
+        if self._session is None or self._swap is None:
+            raise EngineDown("the engine is not ready yet; try again later")
+        return self._session, self._swap
+
+    def _model_dir(self, name: str) -> str:
+        """Name the model's folder, by its last part only."""
+        folder = self._settings.models_dir or self._catalog.resolve(name).parent
+        return f"{folder.name}/"

