@@ -1,0 +1,42 @@
+"""The documents say what the code does."""
+
+import re
+from pathlib import Path
+
+from worker.contract.llama_cpp import UNSUPPORTED
+from worker.contract.parameters import TABLE
+from worker.settings import Settings
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def rows(document: str, pattern: str) -> dict[str, str]:
+    """First column (in backquotes) of each table row that matches, and the rest of the row."""
+    text = (DOCS / document).read_text("utf-8")
+    return {match[1]: match[2] for match in re.finditer(pattern, text, re.MULTILINE)}
+
+
+def test_every_setting_is_documented_and_nothing_else() -> None:
+    documented = rows("configuration.md", r"^\| `([A-Z_]+)` \| (.*) \|$")
+
+    assert sorted(Settings.variables()) == sorted(documented)
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    documented = rows("configuration.md", r"^\| `([A-Z_]+)` \| `?([^|`]+)`? \|")
+    defaults = {
+        variable: f"{default:g}" if isinstance(default, float) else str(default)
+        for variable, default in Settings.variables().items()
+        if default not in ("", None)
+    }
+
+    assert defaults == {variable: documented[variable].strip() for variable in defaults}
+
+
+def test_every_parameter_is_documented_with_what_it_does_on_the_embedded_engine() -> None:
+    documented = rows("jobs.md", r"^\| `([a-z_]+)` \| [^|]* \| `[^|]*` \| (.*) \|$")
+
+    does = {
+        name: f"no effect: {UNSUPPORTED[name]}" if name in UNSUPPORTED else "yes" for name in TABLE
+    }
+    assert does == documented
