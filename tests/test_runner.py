@@ -34,7 +34,7 @@ class Engine:
 
 
 async def run(result: Any, job: Any = None, job_timeout: float = 5) -> dict[str, Any]:
-    runner = Runner(Engine(result), job_timeout=job_timeout)
+    runner = Runner(Engine(result), job_timeout=job_timeout, platform_first=0)
     outcome = await runner.run(JOB if job is None else job, Discard())
     body: dict[str, Any] = json.loads(outcome.body)
     return body

@@ -16,14 +16,21 @@ from worker.output import Outcome, completed, failed
 from worker.progress import Progress
 from worker.stream import Sink
 
+# Seconds after a job's time in which the platform ends it itself: then its status is TIMED_OUT, and
+# not FAILED as an answer of the worker's would make it.
+PLATFORM_FIRST = 1.0
+
 
 class Runner:
     """Runs jobs on an engine; as many at once as are asked for."""
 
-    def __init__(self, engine: Answerer, *, job_timeout: float) -> None:
+    def __init__(
+        self, engine: Answerer, *, job_timeout: float, platform_first: float = PLATFORM_FIRST
+    ) -> None:
         """job_timeout: seconds that a job without a policy of its own may take."""
         self._engine = engine
         self._job_timeout = job_timeout
+        self._platform_first = platform_first
 
     async def run(self, job: Mapping[str, Any], sink: Sink) -> Outcome:
         """Run one job ({"id", "input", ...} as the platform gives it); never raises JobError.
@@ -67,7 +74,7 @@ class Runner:
             f"TIMED_OUT: the job was not done within {seconds:g} s; ask for fewer tokens, "
             "or raise policy.executionTimeout and JOB_TIMEOUT"
         )
-        with deadline(seconds, late):
+        with deadline(seconds + self._platform_first, late):
             return await self._engine.answer(request, sink, progress)
 
     def _seconds(self, job: Mapping[str, Any]) -> float:
