@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Starts the worker: sets up what is missing, then becomes handler.py, which gets every argument.
+# With --serve it becomes the emulator, with --gateway the gateway, which get the other arguments.
+# stdout is theirs alone; the set-up speaks on stderr.
+#
+# WORKER_PYTHON  a Python that has everything (a container's): nothing is set up
+# PYTHON         the Python to set up with (default: the best one that is found)
+set -euo pipefail
+
+here=$(readlink -f -- "${BASH_SOURCE[0]}")
+# shellcheck source=scripts/environment.sh
+source "${here%/*}/scripts/environment.sh"
+
+use_environment .venv requirements.txt
+case "${1-}" in
+--serve) exec "$python" -m emulator "${@:2}" ;;
+--gateway) exec "$python" -m gateway "${@:2}" ;;
+*) exec "$python" handler.py "$@" ;;
+esac
