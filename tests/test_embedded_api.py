@@ -15,7 +15,7 @@ from worker.client import EngineClient
 from worker.engines.embedded import EmbeddedEngine
 from worker.models import catalog
 from worker.runner import Runner
-from worker.service import make_runner
+from worker.service import make_runner, make_supervisor
 from worker.settings import Settings
 from worker.stream import Channel, Discard
 
@@ -73,7 +73,9 @@ async def worker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Work
     client = EngineClient(settings.engine_port)
     try:
         await engine.wait_ready(client.session)
-        yield Worker(make_runner(settings, engine, client), client)
+        supervisor = make_supervisor(settings, engine, client)
+        supervisor.ready.set()
+        yield Worker(make_runner(settings, engine, client, supervisor), client)
     finally:
         await engine.stop(0)
         await client.close()

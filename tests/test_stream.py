@@ -97,3 +97,13 @@ def test_an_event_is_never_cut() -> None:
 
     assert [True] * len(chunks) == [chunk.endswith("\n\n") for chunk in chunks]
     assert "".join(events) == "".join(chunks)
+
+
+async def test_events_that_make_no_chunk_do_not_look_like_the_end() -> None:
+    channel = Channel(Merger())
+    await channel.put(text_frame(""), 0)
+    taken = asyncio.create_task(channel.take())
+    await asyncio.sleep(0)
+    await channel.put(text_frame("a"), 1)
+
+    assert [frame(0, text="a")] == await taken

@@ -19,6 +19,8 @@ from worker.settings import Settings
 EXIT_BAD_SETTING = 2
 _JOB_FILE = Path("test_input.json")
 _ON_PLATFORM = "RUNPOD_WEBHOOK_GET_JOB"
+# The SDK, too, takes it for the sign that a log collector reads along (rp_logger.py).
+_JSON_LOG = "RUNPOD_ENDPOINT_ID"
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     options = _parse(arguments)
     try:
         settings = Settings.from_env(environ)
-        joblog.configure(settings.log_level, as_json=_ON_PLATFORM in environ)
+        joblog.configure(settings.log_level, as_json=_JSON_LOG in environ)
         job = None
         if options.test_input is not None or _ON_PLATFORM not in environ:
             from worker.local_run import read_job  # noqa: PLC0415

@@ -22,6 +22,11 @@ class Progress:
         """The job has an engine slot."""
         self._slot = self._clock()
 
+    @property
+    def has_slot(self) -> bool:
+        """Whether the job has, or had, an engine slot."""
+        return self._slot is not None
+
     def token(self) -> None:
         """Something was generated; only the first counts."""
         if self._first is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,14 +12,15 @@ from worker import runpod_loop
 from worker.client import EngineClient
 from worker.engines.engine import Engine
 from worker.errors import EngineStartFailed
-from worker.joblog import logger
 from worker.local_run import print_outcome, run_local
 from worker.output import failed
 from worker.runner import Runner
 from worker.runpod_sdk import Sdk, load_sdk
+from worker.serving import first_of
 from worker.settings import Settings
 from worker.slots import Slots
 from worker.stock_loop import serve_stock
+from worker.supervisor import Supervisor
 from worker.watched import Watched
 
 
@@ -32,11 +33,14 @@ async def _run_one(
     settings: Settings, engine: Engine, job: Mapping[str, Any], queued_at: float
 ) -> int:
     async with _client(settings, engine) as client:
-        try:
-            await _ready(engine, client)
-        except EngineStartFailed as error:
-            return print_outcome(job, failed(error), queued_at=queued_at)
-        return await run_local(make_runner(settings, engine, client), job, queued_at=queued_at)
+        supervisor = make_supervisor(settings, engine, client)
+        async with _running(supervisor.run()):
+            await first_of(supervisor.ready.wait(), supervisor.lost.wait())
+            if supervisor.lost.is_set():
+                error = EngineStartFailed("the engine did not start; the log above says why")
+                return print_outcome(job, failed(error), queued_at=queued_at)
+            runner = make_runner(settings, engine, client, supervisor)
+            return await run_local(runner, job, queued_at=queued_at)
 
 
 def serve(settings: Settings, engine: Engine) -> int:
@@ -47,44 +51,37 @@ def serve(settings: Settings, engine: Engine) -> int:
 
 
 async def _serve(settings: Settings, engine: Engine, sdk: Sdk) -> int:
+    serve_jobs = runpod_loop.serve if settings.worker_loop == "event" else serve_stock
     async with _client(settings, engine) as client:
-        ready, lost = asyncio.Event(), asyncio.Event()
-        watching = asyncio.ensure_future(_watch(engine, client, ready, lost))
-        serve_jobs = runpod_loop.serve if settings.worker_loop == "event" else serve_stock
-        try:
+        supervisor = make_supervisor(settings, engine, client)
+        async with _running(supervisor.run()):
             return await serve_jobs(
-                make_runner(settings, engine, client),
+                make_runner(settings, engine, client, supervisor),
                 sdk=sdk,
-                capacity=settings.engine_slots + settings.worker_extra_jobs,
+                capacity=engine.slots + settings.worker_extra_jobs,
                 grace_period=settings.worker_grace_period,
-                gate=ready,
-                fatal=lost,
+                gate=supervisor.ready,
+                fatal=supervisor.lost,
             )
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _watch(
-    engine: Engine, client: EngineClient, ready: asyncio.Event, lost: asyncio.Event
-) -> None:
-    """Open `ready` when the engine is; open `lost` when it did not start, or has died."""
-    try:
-        await _ready(engine, client)
-        ready.set()
-        logger.error(
-            "%s; the worker ends so that the platform replaces it", await engine.wait_died()
-        )
-    except EngineStartFailed as error:
-        logger.error("the engine did not start: %s", error)
-    finally:
-        lost.set()
-
-
-def make_runner(settings: Settings, engine: Engine, client: EngineClient) -> Runner:
+def make_runner(
+    settings: Settings, engine: Engine, client: EngineClient, supervisor: Supervisor
+) -> Runner:
     """Put together what runs a job on this engine."""
-    answerer = Watched(engine.answerer(client, Slots(settings.engine_slots)), engine)
+    answerer = Watched(engine.answerer(client, supervisor.slots), engine, supervisor)
     return Runner(answerer, job_timeout=settings.job_timeout)
+
+
+def make_supervisor(settings: Settings, engine: Engine, client: EngineClient) -> Supervisor:
+    """The engine's supervisor, not running yet."""
+    return Supervisor(
+        engine,
+        client,
+        Slots(engine.slots),
+        restarts=settings.engine_restarts,
+        probe_seconds=settings.engine_probe_timeout,
+    )
 
 
 @asynccontextmanager
@@ -98,11 +95,15 @@ async def _client(settings: Settings, engine: Engine) -> AsyncIterator[EngineCli
         await client.close()
 
 
-async def _ready(engine: Engine, client: EngineClient) -> None:
-    """Wait until the engine is ready and log where the time went."""
-    phases = await engine.wait_ready(client.session)
-    seconds = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in phases.items())
-    logger.info("engine ready with %s: %s", engine.model_name, seconds)
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do some work beside the block; it is ended with it."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _until_signal(work: Awaitable[int]) -> int:

@@ -57,6 +57,14 @@ def _one_of(*values: str) -> Parser:
     return parse
 
 
+def _switch(text: str) -> bool:
+    """Parse on or off."""
+    words = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError("on or off")
+    return words[text.lower()]
+
+
 def _setting(variable: str, default: Any, parse: Parser) -> Any:
     """Declare a field with its environment variable and parser."""
     return field(default=default, metadata={"variable": variable, "parse": parse})
@@ -66,7 +74,7 @@ def _setting(variable: str, default: Any, parse: Parser) -> Any:
 class Settings:
     """What an operator can set. Times are in seconds; an unset or empty variable is the default."""
 
-    engine: str = _setting("ENGINE", "embedded", _one_of("embedded"))
+    engine: str = _setting("ENGINE", "auto", _one_of("auto", "embedded", "classic", "current"))
     engine_port: int = _setting("ENGINE_PORT", 5000, _whole(1, 65535))
     engine_slots: int = _setting("ENGINE_SLOTS", 4, _whole(1, 256))
     engine_threads: int = _setting("ENGINE_THREADS", 0, _whole(0, 1024))
@@ -74,7 +82,17 @@ class Settings:
     engine_gpu_layers: int = _setting("ENGINE_GPU_LAYERS", 0, _whole(0, 10_000))
     engine_start_timeout: float = _setting("ENGINE_START_TIMEOUT", 360.0, _seconds(0.1, 3600))
     engine_stop_timeout: float = _setting("ENGINE_STOP_TIMEOUT", 5.0, _seconds(0, 600))
+    engine_restarts: int = _setting("ENGINE_RESTARTS", 2, _whole(0, 100))
+    engine_probe_timeout: float = _setting("ENGINE_PROBE_TIMEOUT", 1.0, _seconds(0.1, 600))
+    engine_args: str = _setting("ENGINE_ARGS", "", str)
+    engine_loader: str = _setting("ENGINE_LOADER", "", str)
+    engine_trust_remote_code: bool = _setting("ENGINE_TRUST_REMOTE_CODE", False, _switch)
+    engine_load_any_args: bool = _setting("ENGINE_LOAD_ANY_ARGS", False, _switch)
+    webui_dir: Path | None = _setting("WEBUI_DIR", None, Path)  # noqa: RUF009  # a declaration
+    webui_python: Path | None = _setting("WEBUI_PYTHON", None, Path)  # noqa: RUF009  # as above
     model: str = _setting("MODEL", "", str)
+    model_admin: str = _setting("MODEL_ADMIN", "model", _one_of("off", "model", "all"))
+    lora: str = _setting("LORA", "", str)
     models_dir: Path | None = _setting("MODELS_DIR", None, Path)  # noqa: RUF009  # a declaration
     characters_dir: Path | None = _setting("CHARACTERS_DIR", None, Path)  # noqa: RUF009  # as above
     worker_loop: str = _setting("WORKER_LOOP", "event", _one_of("event", "stock"))

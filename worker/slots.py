@@ -52,6 +52,11 @@ class Slots:
         self._running: set[Stop] = set()
 
     @property
+    def idle(self) -> bool:
+        """Nobody uses the engine, and nobody waits for it."""
+        return not self._queue and not any(self._inside.values())
+
+    @property
     def busy(self) -> int:
         """How many generations run."""
         return self._inside[Use.GENERATION]
@@ -73,10 +78,10 @@ class Slots:
                 self._running.discard(stop)
 
     @asynccontextmanager
-    async def use(self, use: Use) -> AsyncIterator[None]:
-        """Wait for one's turn and have it until the block ends."""
+    async def use(self, use: Use, *, first: bool = False) -> AsyncIterator[None]:
+        """Wait for one's turn and have it until the block ends; first: before all that wait."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append((use, turn))
+        self._queue.insert(0 if first else len(self._queue), (use, turn))
         self._admit()
         try:
             await turn

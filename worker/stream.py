@@ -58,11 +58,16 @@ class Channel:
 
     async def take(self) -> list[Any]:
         """All chunks since the last call, at least one; [] when closed and empty."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: bool(self._events) or self._closed)
-            events, self._events, self._bytes = self._events, [], 0
-            self._changed.notify_all()
-        return self._merge(events) if events else []
+        chunks: list[Any] = []
+        while not chunks:
+            async with self._changed:
+                await self._changed.wait_for(lambda: bool(self._events) or self._closed)
+                events, self._events, self._bytes = self._events, [], 0
+                self._changed.notify_all()
+            if not events:
+                break
+            chunks = self._merge(events)
+        return chunks
 
     async def close(self) -> None:
         """No event comes any more; what waits can still be taken."""

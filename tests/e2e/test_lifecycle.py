@@ -96,22 +96,36 @@ async def test_a_killed_worker_leaves_no_process() -> None:
         await asyncio.wait_for(gone(), 10)
 
 
-async def test_a_dead_engine_fails_its_job_at_once_with_the_cause_and_ends_the_worker() -> None:
+def engine_of(platform: Platform) -> int:
+    return next(pid for pid in family(platform.worker.pid) if "llama_child" in command(pid))
+
+
+async def test_a_dead_engine_fails_its_job_at_once_with_the_cause_and_comes_back() -> None:
     async with running_platform("event") as platform:
         job = await platform.run("/generate", **LONG)
         await platform.until_busy(1)
-        children = family(platform.worker.pid) - {platform.worker.pid}
-        engine = next(pid for pid in children if "llama_child" in command(pid))
         loop = asyncio.get_running_loop()
         started = loop.time()
-        os.kill(engine, signal.SIGKILL)
+        os.kill(engine_of(platform), signal.SIGKILL)
         result = await platform.result(job)
         failed_after = loop.time() - started
-        code = await asyncio.wait_for(platform.worker.wait(), 20)
+        after = await platform.runsync("/generate", prompt="Hello", max_new_tokens=1)
 
     print(f"engine SIGKILL to FAILED: {failed_after:.2f} s")  # noqa: T201  # shown with -s
-    assert ("FAILED", True, 1) == (result["status"], "killed by signal 9" in result["error"], code)
+    assert ("FAILED", True, "COMPLETED") == (
+        result["status"],
+        "killed by signal 9" in result["error"],
+        after["status"],
+    )
     assert failed_after < 2
+
+
+async def test_a_worker_whose_engine_does_not_come_back_ends_with_an_error() -> None:
+    async with running_platform("event", ENGINE_RESTARTS="0") as platform:
+        os.kill(engine_of(platform), signal.SIGKILL)
+        code = await asyncio.wait_for(platform.worker.wait(), 20)
+
+    assert 1 == code
 
 
 def command(pid: int) -> str:

@@ -70,6 +70,20 @@ class EmbeddedEngine:
         return self._model
 
     @property
+    def slots(self) -> int:
+        """How many generations really run at once."""
+        return self._settings.engine_slots
+
+    @property
+    def probe_path(self) -> str:
+        """What an idle child answers at once."""
+        return "/health"
+
+    def tail(self) -> list[str]:
+        """The last lines that the child printed."""
+        return [] if self._process is None else self._process.tail()
+
+    @property
     def alive(self) -> bool:
         """False after a child died that should live; without a model there is none to die."""
         return self._process is None or self._process.alive
@@ -129,7 +143,8 @@ class EmbeddedEngine:
     def spawn(self, name: str | None = None) -> None:
         """Start the child with a model (the catalog's default); it is not ready yet.
 
-        Call it from a thread that lives as long as the worker. Raises UnknownRoute for a name
+        It may be called again when the child has died. Call it from a thread that lives as long as
+        the worker. Raises UnknownRoute for a name
         that there is not, EngineStartFailed for a file or a port that can't work, EngineDown
         after `stop` or `kill`.
         """
@@ -146,6 +161,8 @@ class EmbeddedEngine:
             gpu_layers=self._settings.engine_gpu_layers,
         )
         self._starting, self._spawned_at = name, time.monotonic()
+        self._ready = self._model = None
+        self._died = Latch()
         self._process = start_child(options, self._environment, self._log, self._on_exit)
 
     async def wait_ready(
@@ -189,6 +206,11 @@ class EmbeddedEngine:
         """Wait up to `grace` seconds until no slot generates, then end the child for good."""
         self._closed = True
         await self._stop_child(grace)
+
+    def abort(self) -> None:
+        """Kill a child that hangs, blocking; for everybody else it has died by itself."""
+        if self._process is not None:
+            self._process.kill()
 
     def kill(self) -> None:
         """End the child at once, blocking; for the way out of the worker."""

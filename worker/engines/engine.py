@@ -17,6 +17,20 @@ class Engine(Protocol):
     """One engine process, from its spawn to its end."""
 
     @property
+    def slots(self) -> int:
+        """How many generations really run at once."""
+        ...
+
+    @property
+    def probe_path(self) -> str:
+        """A path that an idle engine answers at once to GET."""
+        ...
+
+    def tail(self) -> list[str]:
+        """The last lines that the process printed, oldest first."""
+        ...
+
+    @property
     def model_name(self) -> str | None:
         """The model that is loaded and ready, None when none is."""
         ...
@@ -24,7 +38,8 @@ class Engine(Protocol):
     def spawn(self) -> None:
         """Start the process, before anything heavy is imported; it is not ready yet.
 
-        Raises JobError (EngineStartFailed, UnknownRoute) for what can be seen to be wrong before.
+        It may be called again when the process has died. Raises JobError (EngineStartFailed,
+        UnknownRoute) for what can be seen to be wrong before.
         """
         ...
 
@@ -40,11 +55,18 @@ class Engine(Protocol):
         ...
 
     async def wait_died(self) -> str:
-        """Return only when the ready engine has died by itself, with the cause in words."""
+        """Return only when the ready engine has died by itself, with the cause in words.
+
+        Each call is about the process that was last spawned before it.
+        """
         ...
 
     async def stop(self, grace: float) -> None:
         """Wait up to `grace` seconds until nothing is generated, then end the process for good."""
+        ...
+
+    def abort(self) -> None:
+        """Kill a process that hangs, blocking; for everybody else it has died by itself."""
         ...
 
     def kill(self) -> None:

@@ -1,0 +1,115 @@
+"""Keeps the engine alive: sees its death or a hang, restarts it a few times, then gives up.
+
+While the engine is being restarted no job is taken; jobs that have no slot yet wait for it, those
+that ran on it are FAILED with what it died of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from worker.client import EngineClient
+from worker.engines.engine import Engine
+from worker.errors import JobError
+from worker.joblog import logger
+from worker.slots import Slots, Use
+
+_FIRST_PAUSE = 0.5
+
+
+class Supervisor:
+    """One engine, through all its lives.
+
+    restarts: how often it is started again; probe_seconds: how long an idle engine may take to
+    answer a probe, and the pause between two.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        client: EngineClient,
+        slots: Slots,
+        *,
+        restarts: int,
+        probe_seconds: float,
+    ) -> None:
+        """Take an engine that was spawned."""
+        self._engine = engine
+        self._client = client
+        self.slots = slots
+        self._restarts = restarts
+        self._probe_seconds = probe_seconds
+        self.ready = asyncio.Event()
+        self.lost = asyncio.Event()
+
+    async def run(self) -> None:
+        """Watch until the engine is lost; `ready` and `lost` tell everybody else."""
+        pause = _FIRST_PAUSE
+        try:
+            await self._become_ready()
+            for life in range(self._restarts + 1):
+                cause = await self._end_of_life()
+                logger.error("%s", cause)
+                if life == self._restarts:
+                    break
+                await self._restart(pause)
+                pause *= 2
+            logger.error("the engine died too often; the worker ends so that it is replaced")
+        except JobError as error:
+            logger.error("the engine did not start: %s", error)
+        finally:
+            self.ready.clear()
+            self.lost.set()
+
+    async def _become_ready(self) -> None:
+        """Wait for the first token and log where the time went."""
+        phases = await self._engine.wait_ready(self._client.session)
+        seconds = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in phases.items())
+        logger.info("engine ready with %s: %s", self._engine.model_name, seconds)
+        self.ready.set()
+
+    async def _end_of_life(self) -> str:
+        """Wait until the engine has died, or hangs and is killed; the cause in words."""
+        died = asyncio.ensure_future(self._engine.wait_died())
+        hangs = asyncio.ensure_future(self._until_it_hangs())
+        try:
+            await asyncio.wait({died, hangs}, return_when=asyncio.FIRST_COMPLETED)
+            if died.done():
+                return died.result()
+            hangs.result()
+            await asyncio.to_thread(self._engine.abort)
+            return "the engine hangs: it did not answer while it had nothing to do"
+        finally:
+            self.ready.clear()
+            for task in (died, hangs):
+                task.cancel()
+            await asyncio.gather(died, hangs, return_exceptions=True)
+
+    async def _restart(self, pause: float) -> None:
+        """Start the engine again, before anybody else may use it."""
+        async with self.slots.use(Use.CHANGE, first=True):
+            logger.warning("the engine is started again in %g s", pause)
+            await asyncio.sleep(pause)
+            self._engine.spawn()
+            await self._become_ready()
+
+    async def _until_it_hangs(self) -> None:
+        """Probe the engine while it is idle; return when it twice in a row does not answer."""
+        missed = 0
+        while missed < 2:
+            await asyncio.sleep(self._probe_seconds)
+            if not self.slots.idle or self._engine.model_name is None:
+                missed = 0
+                continue
+            missed = 0 if await self._answers() else missed + 1
+
+    async def _answers(self) -> bool:
+        """Whether the engine answers a cheap request in time; an error is an answer too."""
+        probe = self._client.json("GET", self._engine.probe_path)
+        try:
+            await asyncio.wait_for(probe, self._probe_seconds)
+        except asyncio.TimeoutError:
+            return False
+        except JobError:
+            return True
+        return True
