@@ -6,6 +6,7 @@ The engine is spawned before anything heavy is imported: its cold start and the 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,11 @@ from pathlib import Path
 from worker import joblog
 from worker.engines.choose import make_engine
 from worker.errors import JobError, SettingsError
+from worker.model_errors import ModelUnavailable
+from worker.model_setting import with_local_model
 from worker.settings import Settings
 
+EXIT_NO_MODEL = 1
 EXIT_BAD_SETTING = 2
 _JOB_FILE = Path("test_input.json")
 _ON_PLATFORM = "RUNPOD_WEBHOOK_GET_JOB"
@@ -26,11 +30,17 @@ _JSON_LOG = "RUNPOD_ENDPOINT_ID"
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the worker and return its exit code.
 
-    0: the local job is COMPLETED, or the worker was asked to end; 1: the local job is FAILED, or
-    the engine is lost; 2: a bad setting or an unreadable job.
+    0: the local job is COMPLETED, or the worker was asked to end; 1: the local job is FAILED, the
+    model can't be had, or the engine is lost; 2: a bad setting or an unreadable job.
     """
-    queued_at = time.monotonic()
-    options = _parse(arguments)
+    try:
+        return _main(_parse(arguments), environ, queued_at=time.monotonic())
+    except KeyboardInterrupt:  # before or after the event loop handled signals
+        return 128 + signal.SIGINT
+
+
+def _main(options: argparse.Namespace, environ: Mapping[str, str], *, queued_at: float) -> int:
+    """Start the engine, serve with it, end it."""
     try:
         settings = Settings.from_env(environ)
         joblog.configure(settings.log_level, as_json=_JSON_LOG in environ)
@@ -39,8 +49,12 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
             from worker.local_run import read_job  # noqa: PLC0415
 
             job = read_job(options.test_input, _JOB_FILE)
+        settings = with_local_model(settings, joblog.logger.info)
         engine = make_engine(settings, environ, joblog.log_engine)
         engine.spawn()
+    except ModelUnavailable as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_NO_MODEL
     except (SettingsError, JobError) as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_BAD_SETTING

@@ -12,6 +12,7 @@ WorkerError
     ├── EngineBroken   502  the engine's answer makes no sense, or ended early
     ├── EngineDown     503  the engine is not there (it died, or never became ready)
     ├── EngineStartFailed   503  the engine could not be started
+    │   └── ModelUnavailable 503  the model can't be found or downloaded (model_errors.py)
     └── JobTimedOut    504  the job's time was over
 
 The text of a JobError is one short sentence for the caller: no traceback, no path, no secret.

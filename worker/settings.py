@@ -65,9 +65,9 @@ def _switch(text: str) -> bool:
     return words[text.lower()]
 
 
-def _setting(variable: str, default: Any, parse: Parser) -> Any:
-    """Declare a field with its environment variable and parser."""
-    return field(default=default, metadata={"variable": variable, "parse": parse})
+def _setting(variable: str, default: Any, parse: Parser, *, secret: bool = False) -> Any:
+    """Declare a field with its environment variable and parser; a secret is never shown."""
+    return field(default=default, repr=not secret, metadata={"variable": variable, "parse": parse})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,13 @@ class Settings:
     model: str = _setting("MODEL", "", str)
     model_admin: str = _setting("MODEL_ADMIN", "model", _one_of("off", "model", "all"))
     lora: str = _setting("LORA", "", str)
+    model_download_dir: Path = _setting("MODEL_DOWNLOAD_DIR", Path(".models"), Path)  # noqa: RUF009  # as above
+    model_download_timeout: float = _setting("MODEL_DOWNLOAD_TIMEOUT", 3600.0, _seconds(1, 86_400))
+    model_image_dir: Path = _setting("MODEL_IMAGE_DIR", Path("/models"), Path)  # noqa: RUF009  # as above
+    volume: Path = _setting("VOLUME", Path("/runpod-volume"), Path)  # noqa: RUF009  # as above
+    hf_token: str = _setting("HF_TOKEN", "", str, secret=True)
+    hf_endpoint: str = _setting("HF_ENDPOINT", "https://huggingface.co", str)
+    hf_hub_offline: bool = _setting("HF_HUB_OFFLINE", False, _switch)
     models_dir: Path | None = _setting("MODELS_DIR", None, Path)  # noqa: RUF009  # a declaration
     characters_dir: Path | None = _setting("CHARACTERS_DIR", None, Path)  # noqa: RUF009  # as above
     worker_loop: str = _setting("WORKER_LOOP", "event", _one_of("event", "stock"))

@@ -1,0 +1,89 @@
+"""Several workers, and workers that are killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.models.conftest import MODEL, Machine
+from tests.models.hub_server import Fault
+from worker.model_source import Repository
+
+ROOT = Path(__file__).parents[2]
+FILE = "tiny-Q4_K_M.gguf"
+LIMIT = 15.0
+
+
+@contextmanager
+def worker(machine: Machine, model: str = "org/tiny") -> Iterator[subprocess.Popen[str]]:
+    """A process that obtains the model."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.models.child", str(machine.root), machine.hub.url, model],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until_part_has(machine: Machine, size: int) -> None:
+    """Wait for a part of so many bytes."""
+    end = time.monotonic() + LIMIT
+    while [size] != [part.stat().st_size for part in machine.parts()]:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_two_workers_download_once(machine: Machine) -> None:
+    with worker(machine) as one, worker(machine) as two:
+        paths = {process.communicate(timeout=LIMIT)[0].splitlines()[0] for process in (one, two)}
+
+    assert 1 == len(paths)
+    assert [""] == machine.hub.gets(FILE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_download_is_resumed(
+    machine: Machine, tiny: Repository, number: signal.Signals
+) -> None:
+    machine.hub.faults[FILE].append(Fault("stall", 9000))
+    with worker(machine) as process:
+        until_part_has(machine, 9000)
+        process.send_signal(number)
+        assert -number == process.wait(1)
+
+    assert [] == list(machine.root.rglob("*.gguf"))
+    assert MODEL == machine.obtain(tiny).read_bytes()
+    assert ["", "bytes=9000-"] == machine.hub.gets(FILE)
+
+
+def test_a_model_on_the_disk_imports_nothing_heavy(machine: Machine) -> None:
+    baked = machine.root / "baked"
+    baked.mkdir()
+    (baked / "a.gguf").write_bytes(MODEL)
+    code = (
+        "import sys; from pathlib import Path; from worker.model_fetch import obtain; "
+        "from worker.model_places import places; from worker.model_source import parse; "
+        "p = Path(sys.argv[1]); "
+        "obtain(parse('a'), places=places(models_dir=None, baked=p, volume=p / 'v', local=p), "
+        "hub=None, log=print); print(*sys.modules)"
+    )
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", code, str(baked)], cwd=ROOT, check=True, capture_output=True
+    ).stdout.decode()
+
+    heavy = {"huggingface_hub", "httpx2", "ssl", "urllib.request", "asyncio", "aiohttp"}
+    assert set() == heavy & set(loaded.split())
