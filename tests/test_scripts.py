@@ -377,10 +377,11 @@ def test_the_tests_have_an_environment_of_their_own_and_get_the_arguments(copy: 
 
 @pytest.fixture
 def tooled(copy: Copy) -> Copy:
-    """A copy that has its Python and shellcheck already."""
-    shellcheck = Path(copy.variables["PYTHON"]).with_name("shellcheck")
-    shellcheck.write_text('#!/bin/bash\nprintf "shellcheck\\n" >>"$CALLS"\n')
-    shellcheck.chmod(0o755)
+    """A copy that has its Python and the tools beside it already."""
+    for name in ("hadolint", "shellcheck"):
+        tool = Path(copy.variables["PYTHON"]).with_name(name)
+        tool.write_text(f'#!/bin/bash\nprintf "{name}\\n" >>"$CALLS"\n')
+        tool.chmod(0o755)
     copy.variables["WORKER_PYTHON"] = copy.variables["PYTHON"]
     return copy
 
@@ -392,6 +393,7 @@ def test_every_check_runs_and_each_failed_one_is_named(tooled: Copy) -> None:
         "-m ruff format --check",
         "-m ruff check",
         "-m mypy",
+        "hadolint",
         "shellcheck",
     ]
 
