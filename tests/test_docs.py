@@ -24,13 +24,18 @@ def test_every_setting_is_documented_and_nothing_else() -> None:
 
 def test_every_setting_is_documented_with_its_default() -> None:
     documented = rows("configuration.md", r"^\| `([A-Z_]+)` \| `?([^|`]+)`? \|")
+    switches = {True: "on", False: "off"}
     defaults = {
-        variable: f"{default:g}" if isinstance(default, float) else str(default)
+        variable: switches[default] if isinstance(default, bool) else _plain(default)
         for variable, default in Settings.variables().items()
         if default not in ("", None)
     }
 
     assert defaults == {variable: documented[variable].strip() for variable in defaults}
+
+
+def _plain(default: object) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def test_every_parameter_is_documented_with_what_it_does_on_the_embedded_engine() -> None:

@@ -11,12 +11,18 @@ import pytest
 import pytest_asyncio
 
 from tests.ports import free_port
+from worker.blocking import BlockingApi
 from worker.client import EngineClient
 from worker.engines.embedded import EmbeddedEngine
+from worker.engines.llama_backend import LlamaBackend
+from worker.errors import EngineRefused
+from worker.job import Request
 from worker.models import catalog
+from worker.progress import Progress
 from worker.runner import Runner
 from worker.service import make_runner, make_supervisor
 from worker.settings import Settings
+from worker.slots import Slots
 from worker.stream import Channel, Discard
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
@@ -29,9 +35,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 class Worker:
     """A runner on a live engine, and the engine's own view of its slots."""
 
-    def __init__(self, runner: Runner, client: EngineClient) -> None:
+    def __init__(self, runner: Runner, client: EngineClient, engine: EmbeddedEngine) -> None:
         self.runner = runner
         self.client = client
+        self.engine = engine
 
     async def job(self, job_input: Any) -> dict[str, Any]:
         outcome = await self.runner.run({"id": "j", "input": job_input}, Discard())
@@ -75,7 +82,7 @@ async def worker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Work
         await engine.wait_ready(client.session)
         supervisor = make_supervisor(settings, engine, client)
         supervisor.ready.set()
-        yield Worker(make_runner(settings, engine, client, supervisor), client)
+        yield Worker(make_runner(settings, engine, client, supervisor), client, engine)
     finally:
         await engine.stop(0)
         await client.close()
@@ -127,6 +134,19 @@ async def test_unload_and_load_really_do(worker: Worker) -> None:
     assert "no model is loaded" in refused
 
 
+async def test_load_takes_the_classics_args_and_keeps_to_those_that_mean_something(
+    worker: Worker,
+) -> None:
+    args = {"loader": "AutoGPTQ", "wbits": 4, "n_ctx": 512, "threads": 1, "n_gpu_layers": 0}
+    loaded = await worker.post("/model", action="load", model_name=MODEL, args=args)
+    again = await worker.post("/model", action="load", model_name=MODEL)
+
+    told = [answer["result"]["shared.args"] for answer in (loaded, again)]
+    assert [("llama.cpp", 512, 1), ("llama.cpp", 2048, told[1]["threads"])] == [
+        (said["loader"], said["n_ctx"], said["threads"]) for said in told
+    ]
+
+
 @pytest.mark.parametrize(
     ("payload", "says"),
     [
@@ -134,7 +154,12 @@ async def test_unload_and_load_really_do(worker: Worker) -> None:
         ({"action": "load"}, "model_name is missing"),
         ({"action": "load", "model_name": "x"}, f"there are: {MODEL}"),
         ({"action": "load", "model_name": "../x"}, f"there are: {MODEL}"),
-        ({"action": "load", "model_name": MODEL, "args": {"n_ctx": 1}}, "args can't be set"),
+        ({"action": "load", "model_name": MODEL, "args": {"evil": 1}}, "args can't set evil"),
+        (
+            {"action": "load", "model_name": MODEL, "args": {"trust_remote_code": True}},
+            "args.trust_remote_code is refused",
+        ),
+        ({"action": "load", "model_name": MODEL, "args": {"n_ctx": "x"}}, "args.n_ctx is 'x'"),
         ({"action": "load", "model_name": MODEL, "args": 1}, "args must be an object"),
     ],
 )
@@ -144,6 +169,17 @@ async def test_a_wrong_model_request_changes_nothing(
     error = await worker.error("/model", **payload)
 
     assert (True, {"result": MODEL}) == (says in error, await worker.post("/model"))
+
+
+async def test_models_are_not_changed_by_jobs_where_the_operator_forbids_it(
+    worker: Worker,
+) -> None:
+    api = BlockingApi(LlamaBackend(worker.client, worker.engine), Slots(1), None, may_load=False)
+    request = Request("POST", "/model", {"action": "unload"}, blocking=True, stream=False)
+    with pytest.raises(EngineRefused, match="MODEL_ADMIN"):
+        await api.answer(request, Discard(), Progress())
+
+    assert {"result": MODEL} == await worker.post("/model")
 
 
 async def test_generate_goes_on_from_the_prompt(worker: Worker) -> None:

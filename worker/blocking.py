@@ -15,7 +15,7 @@ from worker.contract.chat_prompt import build as build_prompt
 from worker.contract.chat_prompt import fit, max_dropped, stopping_strings
 from worker.contract.parameters import Parameters, parse_parameters, prompt_of
 from worker.engines.backend import Backend, Completion
-from worker.errors import EngineDown, InvalidJob, UnknownRoute
+from worker.errors import EngineDown, EngineRefused, InvalidJob, UnknownRoute
 from worker.frames import END_FRAME, history_frame, text_frame
 from worker.generation import OnText, fit_prompt, generate, room
 from worker.job import Request
@@ -30,10 +30,21 @@ Endpoint = Callable[[Request, Sink, Progress], Awaitable[Any]]
 class BlockingApi:
     """Answers blocking requests by a `Backend`."""
 
-    def __init__(self, backend: Backend, slots: Slots, characters_dir: Path | None) -> None:
-        """characters_dir: where an operator's own characters are, beside the shipped ones."""
+    def __init__(
+        self,
+        backend: Backend,
+        slots: Slots,
+        characters_dir: Path | None,
+        *,
+        may_load: bool = True,
+    ) -> None:
+        """characters_dir: where an operator's own characters are, beside the shipped ones.
+
+        may_load: whether jobs may load and unload models.
+        """
         self._backend = backend
         self._slots = slots
+        self._may_load = may_load
         self._characters_dir = characters_dir
         self._reported: set[str] = set()
         self._endpoints: Mapping[str, Endpoint] = {
@@ -57,6 +68,10 @@ class BlockingApi:
             return {"result": await self._backend.info()}
         if action == "list":
             return {"result": ["None", *await self._backend.list_models()]}
+        if action in ("load", "unload") and not self._may_load:
+            raise EngineRefused(
+                "loading and unloading is switched off on this worker (MODEL_ADMIN)", status=403
+            )
         if action == "load":
             return await self._load(request.body)
         if action == "unload":

@@ -52,6 +52,7 @@ class EmbeddedEngine:
         self._environment = environ
         self._log = log
         self._threads = settings.engine_threads or usable_cores()
+        self._gpu_layers = settings.engine_gpu_layers
         self._url = f"http://{HOST}:{settings.engine_port}"
         self._process: EngineProcess | None = None
         self._spawned_at = 0.0
@@ -112,7 +113,7 @@ class EmbeddedEngine:
         return {
             "api": True,
             "api_blocking_port": self._settings.engine_port,
-            "cpu": self._settings.engine_gpu_layers == 0,
+            "cpu": self._gpu_layers == 0,
             "listen": False,
             "loader": "llama.cpp",
             "mlock": False,
@@ -120,7 +121,7 @@ class EmbeddedEngine:
             "model_dir": self._model_dir(name or self._catalog.default),
             "n_batch": N_BATCH,
             "n_ctx": self._context,
-            "n_gpu_layers": self._settings.engine_gpu_layers,
+            "n_gpu_layers": self._gpu_layers,
             "no_mmap": False,
             "threads": self._threads,
         }
@@ -136,11 +137,16 @@ class EmbeddedEngine:
 
         backend = LlamaBackend(client, self)
         return Dispatch(
-            blocking=BlockingApi(backend, slots, self._settings.characters_dir),
+            blocking=BlockingApi(
+                backend,
+                slots,
+                self._settings.characters_dir,
+                may_load=self._settings.model_admin != "off",
+            ),
             openai=Forwarder(client, slots, check_native),
         )
 
-    def spawn(self, name: str | None = None) -> None:
+    def spawn(self, name: str | None = None, args: Mapping[str, int] | None = None) -> None:
         """Start the child with a model (the catalog's default); it is not ready yet.
 
         It may be called again when the child has died. Call it from a thread that lives as long as
@@ -151,14 +157,17 @@ class EmbeddedEngine:
         if self._closed:
             raise EngineDown("the worker is stopping")
         name = self._catalog.default if name is None else name
+        args = args or {}
+        self._threads = args.get("threads") or self._settings.engine_threads or usable_cores()
+        self._gpu_layers = args.get("n_gpu_layers", self._settings.engine_gpu_layers)
         options = Options(
             model=str(self._catalog.resolve(name)),
             name=name,
             port=self._settings.engine_port,
             slots=self._settings.engine_slots,
-            context=self._settings.engine_context,
+            context=args.get("n_ctx", self._settings.engine_context),
             threads=self._threads,
-            gpu_layers=self._settings.engine_gpu_layers,
+            gpu_layers=self._gpu_layers,
         )
         self._starting, self._spawned_at = name, time.monotonic()
         self._ready = self._model = None
@@ -179,8 +188,10 @@ class EmbeddedEngine:
         async with self._swap:
             return await self._until_ready(session, timeout)
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, args: Mapping[str, int] | None = None) -> None:
         """Unload what is loaded and load this model, ready when it returns.
+
+        args: n_ctx, threads, n_gpu_layers, in place of the settings' until the next load.
 
         Raises UnknownRoute for a name that there is not (nothing changes then), or
         EngineStartFailed: no model is loaded after that.
@@ -189,7 +200,7 @@ class EmbeddedEngine:
         async with swap:
             self._catalog.resolve(name)
             await self._stop_child(self._settings.engine_stop_timeout)
-            self.spawn(name)
+            self.spawn(name, args)
             await self._until_ready(session, None)
 
     async def unload(self) -> None:

@@ -14,9 +14,13 @@ from worker.client import EngineClient
 from worker.contract import llama_cpp
 from worker.contract.parameters import Parameters
 from worker.engines.backend import Completion, Message, Piece
-from worker.errors import EngineBroken, InvalidJob
+from worker.engines.classic_model import load_args
+from worker.errors import EngineBroken
+from worker.joblog import logger
 from worker.slots import Stop
 
+# The classic's names of what can be chosen for a load.
+LOAD_ARGS = ("n_ctx", "threads", "n_gpu_layers")
 _FINISH = {"eos": "stop", "word": "stop", "limit": "length"}
 
 
@@ -41,8 +45,11 @@ class Lifecycle(Protocol):
         """The models that can be loaded."""
         ...
 
-    async def load(self, name: str) -> None:
-        """Load a model in place of the loaded one; raises EngineStartFailed or UnknownRoute."""
+    async def load(self, name: str, args: Mapping[str, int]) -> None:
+        """Load a model in place of the loaded one; raises EngineStartFailed or UnknownRoute.
+
+        args: some of LOAD_ARGS, which take the place of the settings until the next load.
+        """
         ...
 
     async def unload(self) -> None:
@@ -57,6 +64,7 @@ class LlamaBackend:
         """Speak to the engine's server through the client."""
         self._client = client
         self._engine = engine
+        self._reported: set[str] = set()
 
     @property
     def context_length(self) -> int:
@@ -85,13 +93,17 @@ class LlamaBackend:
         return self._engine.model_names()
 
     async def load(self, name: str, args: Mapping[str, Any]) -> None:
-        """Load a model; the engine's own settings hold for each, so args must be empty."""
-        if args:
-            raise InvalidJob(
-                f"args can't be set for this engine ({', '.join(sorted(args))[:100]}); leave args "
-                "out, the worker's ENGINE_* settings hold for every model"
-            )
-        await self._engine.load(name)
+        """Load a model with those of the classic's args that mean something here.
+
+        Raises InvalidJob for args that the classic does not know either.
+        """
+        known = load_args(args, any_key=False, trust_remote_code=False)
+        chosen = {key: known[key] for key in LOAD_ARGS if known.get(key)}
+        ignored = sorted({key for key in known if key not in LOAD_ARGS} - self._reported)
+        if ignored:
+            self._reported.update(ignored)
+            logger.warning("args without effect on this engine: %s", ", ".join(ignored))
+        await self._engine.load(name, chosen)
 
     async def unload(self) -> None:
         """Unload the model."""
