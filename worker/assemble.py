@@ -7,16 +7,19 @@ with is part of it: anything shorter is a broken answer, not a short one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from worker.errors import EngineBroken, EngineRefused
 from worker.events import Event
-from worker.plain import plain
+from worker.plain import plain, redacted
 
 DONE = "[DONE]"
 # What llama.cpp's server begins a completion of several prompts with; clients fail on it.
 _EMPTY = "null"
+_SHAPE = "the engine sent an event of an unknown shape; try again"
+_MOST_NEW_CALLS = 64
 _CHUNK_ONLY = ("choices", "object", "usage", "timings")
 
 
@@ -68,7 +71,10 @@ class ChoicesAssembler:
             return True
         if event.data == _EMPTY:
             return False
-        chunk = parse_event(event, self.partial)
+        with _known_shape():
+            return self._add(parse_event(event, self.partial))
+
+    def _add(self, chunk: Mapping[str, Any]) -> bool:
         for key, value in chunk.items():
             if key in ("usage", "timings"):
                 self._tail[key] = value
@@ -81,6 +87,8 @@ class ChoicesAssembler:
 
     def _add_choice(self, chunk: Mapping[str, Any]) -> None:
         index = chunk.get("index", 0)
+        if not isinstance(index, int):
+            raise ValueError(_SHAPE)  # noqa: TRY004  # one error for all wrong shapes
         choice = self._choices.setdefault(index, {"index": index, "finish_reason": None})
         if chunk.get("finish_reason"):
             choice["finish_reason"] = chunk["finish_reason"]
@@ -119,12 +127,15 @@ class ResponseAssembler:
         """Take one event."""
         if event.data == DONE:
             return True
-        chunk = parse_event(event, self.partial)
+        with _known_shape():
+            return self._add(parse_event(event, self.partial))
+
+    def _add(self, chunk: Mapping[str, Any]) -> bool:
         kind = chunk.get("type")
         if kind == "response.output_text.delta":
-            self._text.append(chunk.get("delta") or "")
+            self._text.append("" + (chunk.get("delta") or ""))
         elif kind in ("response.completed", "response.incomplete"):
-            self._response = chunk.get("response")
+            self._response = {**chunk["response"]}
         elif kind == "response.failed":
             raise EngineBroken("the engine gave up on the response", detail=chunk.get("response"))
         return True
@@ -155,7 +166,10 @@ class MessageAssembler:
 
     def add(self, event: Event) -> bool:
         """Take one event."""
-        chunk = parse_event(event, self.partial)
+        with _known_shape():
+            return self._add(parse_event(event, self.partial))
+
+    def _add(self, chunk: Mapping[str, Any]) -> bool:
         kind = chunk.get("type")
         if kind == "message_start":
             self._message.update(chunk.get("message") or {})
@@ -187,7 +201,7 @@ class MessageAssembler:
 
     def partial(self) -> str:
         """The text so far."""
-        return "".join(block.get("text", "") for block in self._blocks.values())
+        return "".join(str(block.get("text", "")) for block in self._blocks.values())
 
 
 def parse_event(event: Event, partial: Any = str) -> dict[str, Any]:
@@ -204,9 +218,18 @@ def parse_event(event: Event, partial: Any = str) -> dict[str, Any]:
         raise EngineRefused(
             f"the engine broke off: {plain(str(message))}",
             status=502,
-            detail={"error": error, "partial": partial()},
+            detail={"error": redacted(error), "partial": partial()},
         )
     return chunk
+
+
+@contextmanager
+def _known_shape() -> Iterator[None]:
+    """Take an event of a shape that is not its route's for a broken answer."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as fault:
+        raise EngineBroken(_SHAPE) from fault
 
 
 def ended_early(partial: str) -> EngineBroken:
@@ -236,6 +259,8 @@ def _merge(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
 def _merge_calls(calls: list[dict[str, Any]], deltas: Iterable[Mapping[str, Any]]) -> None:
     for delta in deltas:
         index = delta.get("index", len(calls))
+        if not 0 <= index <= len(calls) + _MOST_NEW_CALLS:
+            raise ValueError(_SHAPE)
         while len(calls) <= index:
             calls.append({"type": "function", "function": {"name": "", "arguments": ""}})
         call = calls[index]

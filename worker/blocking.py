@@ -188,8 +188,9 @@ def _text_frames(sink: Sink) -> OnText:
 
 def _history_frames(sink: Sink, chat: Chat) -> OnText:
     """Frames with the whole history."""
+    before = sum(len(turn) for pair in chat.history.internal for turn in (*pair, "[['', '']],"))
 
     async def on_text(text: str) -> None:
-        await sink.put(history_frame(update(chat, text)), len(text))
+        await sink.put(history_frame(update(chat, text)), 2 * (before + len(text)))
 
     return on_text

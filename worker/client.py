@@ -13,11 +13,13 @@ import aiohttp
 from worker.errors import EngineBroken, EngineDown, EngineRefused, InvalidJob, TooLarge
 from worker.events import Event, EventDecoder
 from worker.output import MAX_OUTPUT_BYTES
-from worker.plain import plain
+from worker.plain import plain, redacted
 from worker.slots import Stop
 
 # https://docs.runpod.io/serverless/endpoints/operation-reference: a request has 20 MB at most
 MAX_BODY_BYTES = 20_000_000
+# An event takes many times the bytes of its text.
+MAX_STREAM_BYTES = 250_000_000
 _BUSY_STATUSES = (502, 503, 504)
 # Below the 5 s after which llama.cpp's server and uvicorn close an idle connection.
 _KEEPALIVE_SECONDS = 2.0
@@ -71,7 +73,11 @@ class EngineClient:
                     raise EngineBroken("the engine did not stream its answer; try again")
                 stop.on_request(response.close)
                 decoder = EventDecoder()
+                size = 0
                 async for piece in response.content.iter_any():
+                    size += len(piece)
+                    if size > MAX_STREAM_BYTES:
+                        raise TooLarge(f"the answer is over {MAX_STREAM_BYTES} bytes; ask for less")
                     for event in decoder.feed(piece):
                         yield event
 
@@ -123,16 +129,18 @@ def _parse(response: aiohttp.ClientResponse, raw: bytes) -> Any:
     except (ValueError, RecursionError):
         answer = None
     if status >= 400:
-        raise _refused(status, answer, raw)
+        raise _refused(status, answer)
     if status >= 300:
         raise EngineBroken("the engine tried to redirect the request; nothing was followed")
+    if isinstance(answer, dict) and answer.get("error"):
+        raise _refused(500, answer)
     if answer is None and raw.strip() != b"null":
         kind = "an empty answer" if not raw.strip() else "something that is not JSON"
         raise EngineBroken(f"the engine sent {kind}; try again, or see the worker's log")
     return answer
 
 
-def _refused(status: int, answer: Any, raw: bytes) -> EngineRefused | EngineDown:
+def _refused(status: int, answer: Any) -> EngineRefused | EngineDown:
     """The engine's own error, in one sentence, with its object as the detail."""
     message = _message(answer)
     if status in _BUSY_STATUSES:
@@ -148,7 +156,7 @@ def _refused(status: int, answer: Any, raw: bytes) -> EngineRefused | EngineDown
         if message
         else (f"the engine answered with status {status} and no reason; check endpoint and payload")
     )
-    return EngineRefused(sentence, status=status, detail=answer)
+    return EngineRefused(sentence, status=status, detail=redacted(answer))
 
 
 def _message(answer: Any) -> str:
@@ -167,7 +175,9 @@ def _validation(item: Any) -> str:
     """One entry of a 422's detail list: where and what."""
     if not isinstance(item, dict):
         return ""
-    where = ".".join(str(part) for part in item.get("loc", ()) if part != "body")
+    place = item.get("loc")
+    parts = place if isinstance(place, list) else []
+    where = ".".join(str(part) for part in parts if part != "body")
     return f"{where}: {item.get('msg', 'is wrong')}"
 
 

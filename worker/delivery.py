@@ -12,9 +12,9 @@ from typing import NamedTuple, Protocol
 
 import aiohttp
 
-from worker.errors import JobError
+from worker.errors import JobError, OutputError
 from worker.long_poll import Backoff, reason
-from worker.output import completed
+from worker.output import completed, failed
 from worker.runpod_sdk import POST_HEADERS
 from worker.stream import Channel
 
@@ -68,6 +68,10 @@ class Delivery:
         """Post a job's result; False when it had to be given up (logged as an error)."""
         url = self._urls.result_url(job_id, stream=stream)
         fault = await self._deliver(url, job_id, body, self._deadline)
+        if fault is not None and fault.refused:
+            logger.error("the platform refuses the result of job %s: %s", job_id, fault.reason)
+            told = failed(OutputError(f"the platform refused the result ({fault.reason})"))
+            fault = await self._deliver(url, job_id, told.body, self._deadline)
         if fault is not None:
             logger.error("the result of job %s is lost: %s", job_id, fault.reason)
         return fault is None

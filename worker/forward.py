@@ -49,8 +49,9 @@ class Forwarder:
         async with self._slots.generation() as stop:
             progress.slot()
             result = await self._stream(request, assembler, sink, progress, stop)
-        usage = result.get("usage") or {}
-        progress.tokens(usage.get("completion_tokens", usage.get("output_tokens")))
+        usage = result.get("usage")
+        if isinstance(usage, dict):
+            progress.tokens(usage.get("completion_tokens", usage.get("output_tokens")))
         return result
 
     async def _stream(

@@ -14,6 +14,8 @@ from worker.stream import MAX_CHUNK_BYTES
 
 # A frame's JSON escapes a character with at most 6 bytes ("\u0000").
 _MAX_FRAME_CHARACTERS = MAX_CHUNK_BYTES // 6 - 100
+# JSON doubles a text at most (quotes, line ends): events hold JSON, so no other control characters.
+_MAX_JOINED_BYTES = MAX_CHUNK_BYTES // 2 - 100
 END_FRAME: dict[str, Any] = {"event": "stream_end"}
 
 
@@ -52,7 +54,7 @@ def _joined(events: Sequence[str]) -> Iterator[str]:
     size = 0
     for event in events:
         length = len(event.encode())
-        if waiting and size + length > MAX_CHUNK_BYTES // 2:
+        if waiting and size + length > _MAX_JOINED_BYTES:
             yield "".join(waiting)
             waiting, size = [], 0
         waiting.append(event)

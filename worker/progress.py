@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+_MOST_TOKENS = 10**9
+
 
 class Progress:
     """Figures for the job's log line; all times on the monotonic clock."""
@@ -33,8 +35,8 @@ class Progress:
             self._first = self._clock()
 
     def tokens(self, count: Any) -> None:
-        """So many tokens were generated; anything but a whole number is ignored."""
-        if isinstance(count, int):
+        """So many tokens were generated; what can't be such a number is ignored."""
+        if isinstance(count, int) and 0 <= count < _MOST_TOKENS:
             self._tokens = count
 
     def figures(self) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from worker.stream import Sink
 # Seconds after a job's time in which the platform ends it itself: then its status is TIMED_OUT, and
 # not FAILED as an answer of the worker's would make it.
 PLATFORM_FIRST = 1.0
+_LONGEST_POLICY_MS = 10**12
 
 
 class Runner:
@@ -53,7 +54,10 @@ class Runner:
             joblog.logger.exception("job %s: the worker failed on it", job_id)
             outcome = failed(WorkerBug(f"the worker failed on this job; its log names {job_id}"))
         status = "FAILED" if outcome.error else "COMPLETED"
-        joblog.log_job(job_id, route, status, error=outcome.error, **progress.figures())
+        # What is wrong with a caller's input may repeat it.
+        reason = outcome.error if outcome.status >= 500 else None
+        code = outcome.status if outcome.error else None
+        joblog.log_job(job_id, route, status, code=code, error=reason, **progress.figures())
         return outcome
 
     def wants_stream(self, job: Mapping[str, Any]) -> bool:
@@ -81,6 +85,6 @@ class Runner:
         """The job's time: its policy's executionTimeout (ms) where that is shorter."""
         policy = job.get("policy")
         limit = policy.get("executionTimeout") if isinstance(policy, dict) else None
-        if isinstance(limit, (int, float)) and limit > 0:
+        if isinstance(limit, (int, float)) and 0 < limit < _LONGEST_POLICY_MS:
             return min(self._job_timeout, limit / 1000)
         return self._job_timeout

@@ -57,6 +57,11 @@ class Slots:
         return not self._queue and not any(self._inside.values())
 
     @property
+    def changing(self) -> bool:
+        """Somebody has the engine to oneself."""
+        return bool(self._inside[Use.CHANGE])
+
+    @property
     def busy(self) -> int:
         """How many generations run."""
         return self._inside[Use.GENERATION]

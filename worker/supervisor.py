@@ -15,6 +15,9 @@ from worker.joblog import logger
 from worker.slots import Slots, Use
 
 _FIRST_PAUSE = 0.5
+# Unanswered probes in a row after which the engine hangs. A busy one may be slow to answer.
+_IDLE_PROBES = 2
+_BUSY_PROBES = 30
 
 
 class Supervisor:
@@ -78,7 +81,7 @@ class Supervisor:
                 return died.result()
             hangs.result()
             await asyncio.to_thread(self._engine.abort)
-            return "the engine hangs: it did not answer while it had nothing to do"
+            return "the engine hangs: it answers nothing any more"
         finally:
             self.ready.clear()
             for task in (died, hangs):
@@ -94,11 +97,11 @@ class Supervisor:
             await self._become_ready()
 
     async def _until_it_hangs(self) -> None:
-        """Probe the engine while it is idle; return when it twice in a row does not answer."""
+        """Probe the engine; return when it does not answer twice in a row, or often while busy."""
         missed = 0
-        while missed < 2:
+        while missed < (_IDLE_PROBES if self.slots.idle else _BUSY_PROBES):
             await asyncio.sleep(self._probe_seconds)
-            if not self.slots.idle or self._engine.model_name is None:
+            if self.slots.changing or self._engine.model_name is None:
                 missed = 0
                 continue
             missed = 0 if await self._answers() else missed + 1

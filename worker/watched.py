@@ -68,7 +68,7 @@ class Watched:
             if cause is None:
                 raise
             if progress.has_slot:
-                self._deaths[_digest(request)] += 1
+                self._count_death(request)
             detail = {"log": [plain(line) for line in self._engine.tail()[-_TAIL_LINES:]]}
             if isinstance(error.detail, dict):
                 detail.update(error.detail)
@@ -88,6 +88,11 @@ class Watched:
                     gone = f"{cause or error}; send the job again"
                     raise EngineDown(gone, detail=error.detail) from error
 
+    def _count_death(self, request: Request) -> None:
+        digest = _digest(request)
+        if digest:
+            self._deaths[digest] += 1
+
     async def _cause(self) -> str | None:
         """What the engine died of, None when it lives."""
         try:
@@ -97,6 +102,9 @@ class Watched:
 
 
 def _digest(request: Request) -> str:
-    """The same for the same request; 32 bytes as hex."""
-    text = json.dumps([request.method, request.path, request.body], sort_keys=True)
+    """The same for the same request: 32 bytes as hex, "" for one too deep to be written down."""
+    try:
+        text = json.dumps([request.method, request.path, request.body], sort_keys=True)
+    except RecursionError:
+        return ""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -135,7 +135,10 @@ class LlamaBackend:
         async with aclosing(self._client.events("/completion", body, stop)) as events:
             async for event in events:
                 chunk = parse_event(event, lambda: "".join(text))
-                text.append(chunk.get("content") or "")
+                content = chunk.get("content") or ""
+                if not isinstance(content, str):
+                    raise EngineBroken("the engine sent a text that is none; try again")
+                text.append(content)
                 if chunk.get("stop"):
                     yield _last(chunk, text[-1])
                     return
