@@ -104,7 +104,7 @@ class Roster:
             "unhealthy": 0,
         }
         for worker in self._workers.values():
-            counts[_state(worker)] += 1
+            counts[state(worker)] += 1
         counts["ready"] = counts["idle"]
         return counts
 
@@ -113,7 +113,7 @@ class Roster:
         return worker.polls == 0 and now - worker.last_seen > patience
 
 
-def _state(worker: Worker) -> str:
+def state(worker: Worker) -> str:
     """Tell what /health counts this worker as."""
     if worker.unhealthy:
         return "unhealthy"

@@ -23,6 +23,7 @@ from emulator.fleet import Fleet, FleetOptions
 from emulator.jobs import Job
 from emulator.limits import Limits
 from emulator.openai_api import OpenAiApi
+from emulator.page import Page
 from emulator.rates import Rates
 from emulator.web import Gate, Observer
 from emulator.webhooks import Webhooks
@@ -141,6 +142,7 @@ def _app(emulator: Emulator, gate: Gate) -> web.Application:
     app = web.Application(client_max_size=endpoint.limits.result_bytes)
     for api in (ClientApi(endpoint), WorkerApi(endpoint), OpenAiApi(endpoint)):
         app.add_routes(api.routes(gate, f"/v2/{emulator.endpoint_id}"))
+    app.add_routes(Page(endpoint, emulator.endpoint_id, time.monotonic).routes(gate))
     return app
 
 

@@ -11,6 +11,9 @@ from tests.e2e.conftest import SLOTS, Platform
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 GREEDY = {"do_sample": False, "repetition_penalty": 1.0}
 PROMPT = "The capital of France is"
+# Seconds until a slot is free. It takes a tenth of one where nothing else runs; the SDK's own loop
+# may be a second late, and a busy machine later.
+SOON = 4
 LONG = {"prompt": "Once upon a time", "max_new_tokens": 1500, "ban_eos_token": True}
 
 
@@ -126,7 +129,7 @@ async def test_cancel_frees_the_slot_of_a_generation(platform: Platform) -> None
 
     print(f"cancel to free slot: {seconds:.3f} s")  # noqa: T201  # shown with -s
     assert "CANCELLED" == (await platform.get(f"status/{job}"))["status"]
-    assert seconds < 1
+    assert seconds < SOON
 
 
 async def test_cancel_of_a_streamed_job_frees_the_slot(platform: Platform) -> None:
@@ -134,14 +137,15 @@ async def test_cancel_of_a_streamed_job_frees_the_slot(platform: Platform) -> No
     await platform.until_busy(1)
     await platform.post(f"cancel/{job}")
 
-    assert await platform.until_busy(0) < 1
+    assert await platform.until_busy(0) < SOON
 
 
 async def test_cancel_of_a_job_that_waits_for_a_slot_disturbs_nobody(platform: Platform) -> None:
     running = [await platform.run("/generate", **LONG) for _ in range(SLOTS)]
     await platform.until_busy(SLOTS)
     waiting = await platform.run("/generate", **LONG)
-    await asyncio.sleep(0.3)
+    # The SDK's own loop does not stop a job that it has not started yet.
+    await asyncio.sleep(1)
     await platform.post(f"cancel/{waiting}")
     await asyncio.sleep(0.3)
     statuses = [(await platform.get(f"status/{job}"))["status"] for job in running]
@@ -160,7 +164,7 @@ async def test_a_client_that_hangs_up_on_the_openai_url_frees_the_slot(platform:
         await response.content.readany()
         response.close()
 
-    assert await platform.until_busy(0) < 1
+    assert await platform.until_busy(0) < SOON
 
 
 async def test_a_job_over_its_execution_time_is_timed_out_and_frees_the_slot(
@@ -171,4 +175,4 @@ async def test_a_job_over_its_execution_time_is_timed_out_and_frees_the_slot(
     result = await platform.result(job)
 
     assert "TIMED_OUT" == result["status"]
-    assert await platform.until_busy(0) < 1
+    assert await platform.until_busy(0) < SOON
