@@ -1,0 +1,81 @@
+"""The `args` of a load, as the blocking API takes them -> what today's textgen is told. Pure.
+
+Keys from https://github.com/oobabooga/text-generation-webui, textgen v4.9: modules/loaders.py
+(list_model_elements), modules/api/models.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from worker.engines.current_launch import LLAMA_CPP, Launch
+from worker.engines.webui import last
+from worker.errors import InvalidJob
+
+_KEYS = frozenset(
+    (
+        *("loader", "gpu_layers", "fit_target", "cpu_moe", "threads", "threads_batch"),
+        *("batch_size", "ubatch_size", "ctx_size", "cache_type", "tensor_split", "split_mode"),
+        *("streaming_llm", "no_kv_offload", "no_mmap", "mlock", "numa", "mmproj", "model_draft"),
+        *("draft_max", "gpu_layers_draft", "device_draft", "spec_type", "spec_ngram_size_n"),
+        *("spec_ngram_size_m", "spec_ngram_min_hits", "gpu_split", "cpu_memory"),
+        *("compute_dtype", "quant_type", "load_in_8bit", "load_in_4bit", "attn_implementation"),
+        *("cpu", "disk", "use_double_quant", "bf16", "no_use_fast", "cfg_cache", "enable_tp"),
+        *("tp_backend",),
+    )
+)
+# The blocking API's names for the same.
+_OLD_NAMES = {"n_ctx": "ctx_size", "max_seq_len": "ctx_size", "n_gpu_layers": "gpu_layers"}
+# A load takes these from the model's file, unless they are said again.
+_KEPT = {"ctx_size": "--ctx-size", "gpu_layers": "--gpu-layers"}
+_OUTSIDE = re.compile(r"^[/\\~]|\.\.|^[A-Za-z]:")
+
+
+def load_args(
+    args: Mapping[str, Any], launch: Launch, loader: str, *, allow_any: bool
+) -> dict[str, Any]:
+    """The args to send: the caller's, and of the start what a load would forget.
+
+    The engine keeps the loader of the last model, so it is always said. allow_any: pass on what is
+    no option of a loader, too. Raises InvalidJob for a key or a path that may not be set.
+    """
+    named = {_name(key): value for key, value in args.items()}
+    if not allow_any:
+        _check(named)
+    kept = _kept(launch) if loader == launch.loader == LLAMA_CPP else {}
+    return {"loader": loader, **kept, **named}
+
+
+def _check(args: Mapping[str, Any]) -> None:
+    """Refuse what is no option of a loader, and paths out of the models folder."""
+    refused = sorted(key for key in args if key not in _KEYS)
+    if refused:
+        raise InvalidJob(
+            f"args can't set {', '.join(refused)[:150]}; only options of the model loaders such as "
+            "ctx_size or gpu_layers"
+        )
+    for key, value in args.items():
+        if not isinstance(value, (str, int, float, type(None))):
+            raise InvalidJob(f"args.{key} must be a text, a number or true or false")
+        if isinstance(value, str) and _OUTSIDE.search(value):
+            raise InvalidJob(
+                f"args.{key} must be a plain name, not a path out of the models folder"
+            )
+
+
+def _kept(launch: Launch) -> dict[str, int]:
+    """The context and layers of the start."""
+    values = {key: last(launch.arguments, flag) for key, flag in _KEPT.items()}
+    return {key: int(value) for key, value in values.items() if value and _is_number(value)}
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+", text) is not None
+
+
+def _name(key: str) -> str:
+    """An option's name as textgen has it."""
+    key = key.replace("-", "_")
+    return _OLD_NAMES.get(key, key)

@@ -1,0 +1,75 @@
+"""What text-generation-webui prints when it fails -> the cause, in words for people. Pure.
+
+Facts from https://github.com/oobabooga/text-generation-webui, snapshot-2023-11-05 and textgen v4.9.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from worker.plain import plain
+
+MEMORY = "there is not enough memory for this model and context"
+NO_MODEL = "there is no such model in its models folder"
+BROKEN_MODEL = "the model file is broken or of an unknown kind"
+PORT_TAKEN = "its port is taken"
+
+# A pattern -> the cause, the most telling first; groups are put into the cause.
+_CAUSES = tuple(
+    (re.compile(pattern, re.IGNORECASE), cause)
+    for pattern, cause in (
+        (r"port \d+ is already in use|address already in use|cannot find empty port", PORT_TAKEN),
+        (r"out of memory|outofmemoryerror|failed to allocate|memoryerror|bad_alloc", MEMORY),
+        (r"unknown model architecture", "it does not know this kind of model"),
+        (
+            r"the path to the model does not exist|no \.?gguf models? found|could not find the "
+            r"quantized model|does not appear to have a file named|no such file.{0,200}/models/",
+            NO_MODEL,
+        ),
+        (
+            r"error loading model|failed to load model|unable to load the? ?weights|"
+            r"headertoolarge|incompletemetadata|not a valid gguf|headerincomplete|"
+            r"metadataincompletebuffer|invalid magic|unpicklingerror|failed to read magic",
+            BROKEN_MODEL,
+        ),
+        (r"no module named '?([\w.-]{1,60})", "its Python lacks the package {0}"),
+        (r"error: (argument .{1,120}|unrecognized arguments: .{1,80})", "{0}"),
+        (r"can't find ['\"]?adapter_config|adapter_config\.json", "there is no such LoRA"),
+        (r"no module named peft|peft is not", "its Python lacks the package peft"),
+        (r"cuda error|no cuda gpus|nvidia driver", "the GPU or its driver can't be used"),
+        (r"no space left on device", "the disk is full"),
+    )
+)
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def clean(line: str) -> str:
+    """A line of the log without colours and without the padding to the terminal's width."""
+    return _ANSI.sub("", line).rstrip()
+
+
+def cause_of(lines: Sequence[str]) -> str | None:
+    """The cause that a log tells, None when it tells none of the known ones.
+
+    A line may be wrapped, so the lines are joined before they are read.
+    """
+    text = " ".join(clean(line).strip() for line in lines)
+    for pattern, cause in _CAUSES:
+        if match := pattern.search(text):
+            return plain(cause.format(*match.groups()))
+    return None
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """The last line that says something, fit for a caller; "" when there is none."""
+    return plain(next((text for line in reversed(lines) if (text := clean(line).strip())), ""))
+
+
+def died(lines: Sequence[str], exit_text: str, *, signalled: bool) -> str:
+    """One sentence on a process that ended: the cause if it is known, else how it ended."""
+    cause = None if signalled else cause_of(lines)
+    if cause:
+        return f"the engine ended: {cause}"
+    words = "" if signalled else last_words(lines)
+    return f"the engine ended: {exit_text}{f', its last words: {words}' if words else ''}"
