@@ -37,6 +37,8 @@ FROM tools AS app
 COPY handler.py start.sh test_input.json requirements.txt requirements-model.txt /app/
 COPY scripts/environment.sh /app/scripts/
 COPY worker /app/worker
+COPY gateway /app/gateway
+COPY cli /app/cli
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM tools AS model

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts the worker: sets up what is missing, then becomes handler.py, which gets every argument.
-# With --serve it becomes the emulator, with --gateway the gateway, which get the other arguments.
+# With --serve it becomes the emulator, with --gateway the gateway, with chat, run, ... doctor the
+# command line, which get the other arguments.
 # stdout is theirs alone; the set-up speaks on stderr.
 #
 # WORKER_PYTHON  a Python that has everything (a container's): nothing is set up
@@ -15,5 +16,8 @@ use_environment .venv requirements.txt
 case "${1-}" in
 --serve) exec "$python" -m emulator "${@:2}" ;;
 --gateway) exec "$python" -m gateway "${@:2}" ;;
+chat | run | runsync | status | stream | cancel | health | bench | doctor)
+    exec "$python" -m cli "$@"
+    ;;
 *) exec "$python" handler.py "$@" ;;
 esac

@@ -172,6 +172,8 @@ async def test_a_busy_engine_is_given_more_time() -> None:
 class Recovery:
     """The supervisor as a job sees it."""
 
+    cause: str | None = None
+
     def __init__(self) -> None:
         self.ready = asyncio.Event()
         self.lost = asyncio.Event()
@@ -238,6 +240,15 @@ async def test_a_job_whose_engine_died_is_told_the_cause_and_the_log_without_pat
         await watched.answer(REQUEST, Discard(), Progress())
 
     assert {"log": ["loading m.gguf"], "partial": "half"} == caught.value.detail
+
+
+async def test_a_job_whose_engine_was_killed_for_hanging_is_told_that() -> None:
+    engine, recovery = Engine(), Recovery()
+    recovery.cause = "the engine hangs"
+    with pytest.raises(EngineDown, match="the engine hangs; send the job again"):
+        await Watched(Breaks(engine, dies=True), engine, recovery).answer(
+            REQUEST, Discard(), Progress()
+        )
 
 
 async def test_a_broken_answer_of_a_living_engine_stays_what_it_is() -> None:

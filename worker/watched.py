@@ -39,6 +39,7 @@ class Recovery(Protocol):
 
     ready: asyncio.Event
     lost: asyncio.Event
+    cause: str | None
 
 
 class Watched:
@@ -96,9 +97,10 @@ class Watched:
     async def _cause(self) -> str | None:
         """What the engine died of, None when it lives."""
         try:
-            return await asyncio.wait_for(self._engine.wait_died(), _REAP_SECONDS)
+            died_of = await asyncio.wait_for(self._engine.wait_died(), _REAP_SECONDS)
         except asyncio.TimeoutError:
             return None
+        return self._recovery.cause or died_of
 
 
 def _digest(request: Request) -> str:
