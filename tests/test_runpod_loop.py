@@ -219,13 +219,13 @@ async def test_the_place_is_free_while_a_result_is_not_taken(
         assert ["j2", "j1"] == list(platform.results)
 
 
-async def test_a_refused_result_is_given_up_and_the_worker_goes_on(
+async def test_a_result_that_is_refused_for_good_is_given_up_and_the_worker_goes_on(
     platform: FakePlatform, serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
-    platform.posts.extend([400] * 3)
+    platform.posts.extend([400] * 6)
     async with serving():
         await platform.submit(job("j1"))
-        await platform.until(lambda: platform.count("job-done") == 3)
+        await platform.until(lambda: platform.count("job-done") == 6)
         await platform.submit(job("j2"))
         await platform.result("j2")
         assert ["j2"] == list(platform.results)

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.e2e.conftest import SLOTS, Platform
 
@@ -15,6 +16,12 @@ PROMPT = "The capital of France is"
 # may be a second late, and a busy machine later.
 SOON = 4
 LONG = {"prompt": "Once upon a time", "max_new_tokens": 1500, "ban_eos_token": True}
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def _idle(platform: Platform) -> None:
+    """Each test begins on an engine that has nothing left of the one before."""
+    await platform.until_busy(0)
 
 
 async def test_a_plain_jobs_output_is_the_engines_object(platform: Platform) -> None:
