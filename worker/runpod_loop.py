@@ -103,6 +103,8 @@ class JobLoop:
             room = self._jobs.room()
             if not room:
                 await self._jobs.change()
+                # Jobs that end together make room together: one request for all of it.
+                await asyncio.sleep(0)
                 continue
             for payload in await self._poll.ask(self._sdk.take(self._session, room)):
                 self._begin(payload)
@@ -132,6 +134,10 @@ class JobLoop:
             logger.exception("job %s: the worker failed on it", job.id)
             outcome = failed(WorkerBug(f"the worker failed on this job; its log names {job.id}"))
         self._jobs.leave_place(job, len(outcome.body))
+        # The request for the next job goes first: intake takes one turn of the loop to see all the
+        # places that became free, and one to ask.
+        for _ in range(2):
+            await asyncio.sleep(0)
         await self._delivery.result(job.id, outcome.body, stream=stream)
 
     async def _streamed(self, job: Job, payload: Mapping[str, Any]) -> Outcome:
