@@ -1,0 +1,1 @@
+"""What the worker costs, beside the floor and its peers' way of doing the same thing."""
