@@ -45,7 +45,7 @@ def with_local_model(settings: Settings, log: Callable[[str], None]) -> Settings
         limits = Limits(patience=Patience(total=settings.model_download_timeout))
         with _ended_by_sigterm():
             path = obtain(source, places=look, hub=hub, log=log, limits=limits)
-    return replace(settings, model=str(path))
+    return replace(settings, model=str(path.absolute()))
 
 
 @contextmanager
