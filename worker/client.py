@@ -23,6 +23,7 @@ MAX_STREAM_BYTES = 250_000_000
 _BUSY_STATUSES = (502, 503, 504)
 # Below the 5 s after which llama.cpp's server and uvicorn close an idle connection.
 _KEEPALIVE_SECONDS = 2.0
+_ENGINES = "the engine's"
 _JSON = {"Content-Type": "application/json"}
 # llama.cpp's server says keep-alive on a stream and closes after it all the same, so the next
 # request would meet a connection that is just being closed.
@@ -55,7 +56,7 @@ class EngineClient:
         with _mapped_errors():
             headers = {} if data is None else _JSON
             async with self._request(method, path, data, headers) as response:
-                raw = await _read(response)
+                raw = await read_bounded(response, MAX_OUTPUT_BYTES, _ENGINES)
         return _parse(response, raw)
 
     async def events(
@@ -69,7 +70,7 @@ class EngineClient:
         with _mapped_errors(stop):
             async with self._request("POST", path, data, _ONE_STREAM) as response:
                 if response.status != 200 or response.content_type != "text/event-stream":
-                    _parse(response, await _read(response))
+                    _parse(response, await read_bounded(response, MAX_OUTPUT_BYTES, _ENGINES))
                     raise EngineBroken("the engine did not stream its answer; try again")
                 stop.on_request(response.close)
                 decoder = EventDecoder()
@@ -109,15 +110,15 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
     return data
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body, bounded."""
+async def read_bounded(response: aiohttp.ClientResponse, limit: int, whose: str) -> bytes:
+    """The whole body; raises TooLarge over `limit` bytes."""
     parts: list[bytes] = []
     size = 0
     async for piece in response.content.iter_any():
         parts.append(piece)
         size += len(piece)
-        if size > MAX_OUTPUT_BYTES:
-            raise TooLarge(f"the engine's answer is over {MAX_OUTPUT_BYTES} bytes; ask for less")
+        if size > limit:
+            raise TooLarge(f"{whose} answer is over {limit} bytes; ask for less")
     return b"".join(parts)
 
 
