@@ -291,6 +291,19 @@ async def test_an_unexpected_death_is_told_with_its_cause(
     assert not engine.alive
 
 
+async def test_a_death_after_a_load_reaches_who_waited_before_it(
+    session: aiohttp.ClientSession,
+) -> None:
+    engine = make_engine(Settings(engine_port=free_port(), engine_context=128))
+    engine.spawn()
+    await engine.wait_ready(session, LIMIT)
+    died = asyncio.ensure_future(engine.wait_died())
+    await engine.load(BUNDLED)
+    os.kill(pid_of(engine), signal.SIGKILL)
+
+    assert "killed by signal 9" in await asyncio.wait_for(died, LIMIT)
+
+
 async def test_a_busy_engine_stops_within_its_grace(session: aiohttp.ClientSession) -> None:
     engine = make_engine(Settings(engine_port=free_port(), engine_context=4096, engine_slots=1))
     engine.spawn()

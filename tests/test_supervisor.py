@@ -119,6 +119,38 @@ async def test_an_engine_that_dies_too_often_is_lost() -> None:
     assert 1 == engine.spawned
 
 
+async def test_a_start_again_that_fails_is_tried_again_as_often_as_is_left() -> None:
+    engine = Engine()
+    async with supervised(engine, Slots(1), restarts=2) as supervisor:
+        await asyncio.wait_for(supervisor.ready.wait(), 5)
+        engine.starts = False
+        engine.die()
+        await asyncio.wait_for(supervisor.lost.wait(), 5)
+
+    assert 3 == engine.spawned
+
+
+async def test_nothing_is_left_of_an_engine_that_outlived_its_own_child() -> None:
+    engine = Engine()
+    async with supervised(engine, Slots(1), restarts=0) as supervisor:
+        await asyncio.wait_for(supervisor.ready.wait(), 5)
+        engine.die("the engine's llama-server ended")
+        await asyncio.wait_for(supervisor.lost.wait(), 5)
+
+    assert engine.aborted
+
+
+async def test_an_idle_engine_that_nobody_can_connect_to_is_killed() -> None:
+    engine = Engine()
+    async with supervised(engine, Slots(1), restarts=0, port=1, probe=0.05) as supervisor:
+        await asyncio.wait_for(supervisor.lost.wait(), 5)
+
+    assert ("the engine hangs: it answers nothing any more", True) == (
+        supervisor.cause,
+        engine.aborted,
+    )
+
+
 async def test_nobody_uses_the_engine_while_it_is_started_again() -> None:
     engine, slots = Engine(), Slots(1)
     spawned: list[int] = []

@@ -37,7 +37,7 @@ async def _run_one(
         async with _running(supervisor.run()):
             await first_of(supervisor.ready.wait(), supervisor.lost.wait())
             if supervisor.lost.is_set():
-                error = EngineStartFailed("the engine did not start; the log above says why")
+                error = EngineStartFailed(supervisor.cause or "the engine did not start")
                 return print_outcome(job, failed(error), queued_at=queued_at)
             runner = make_runner(settings, engine, client, supervisor)
             return await run_local(runner, job, queued_at=queued_at)

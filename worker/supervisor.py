@@ -10,7 +10,7 @@ import asyncio
 
 from worker.client import EngineClient
 from worker.engines.engine import Engine
-from worker.errors import JobError
+from worker.errors import EngineDown, JobError
 from worker.joblog import logger
 from worker.slots import Slots, Use
 
@@ -24,7 +24,8 @@ class Supervisor:
     """One engine, through all its lives.
 
     restarts: how often it is started again; probe_seconds: how long the engine may take to answer a
-    probe, and the pause between two. cause: why it was killed, None when nobody did.
+    probe, and the pause between two. cause: why it was killed or did not start,
+    None otherwise.
     """
 
     def __init__(
@@ -48,18 +49,16 @@ class Supervisor:
 
     async def run(self) -> None:
         """Watch until the engine is lost; `ready` and `lost` tell everybody else."""
-        pause = _FIRST_PAUSE
         try:
             await self._become_ready()
-            for life in range(self._restarts + 1):
-                cause = await self._end_of_life()
-                logger.error("%s", cause)
-                if life == self._restarts:
+            pauses = [_FIRST_PAUSE * 2**number for number in range(self._restarts)]
+            while True:
+                logger.error("%s", await self._end_of_life())
+                if not await self._comes_back(pauses):
                     break
-                await self._restart(pause)
-                pause *= 2
             logger.error("the engine died too often; the worker ends so that it is replaced")
         except JobError as error:
+            self.cause = str(error)
             logger.error("the engine did not start: %s", error)
         finally:
             self.ready.clear()
@@ -79,17 +78,28 @@ class Supervisor:
         hangs = asyncio.ensure_future(self._until_it_hangs())
         try:
             await asyncio.wait({died, hangs}, return_when=asyncio.FIRST_COMPLETED)
-            if died.done():
-                return died.result()
-            hangs.result()
-            self.cause = "the engine hangs: it answers nothing any more"
-            await asyncio.to_thread(self._engine.abort)
-            return self.cause
-        finally:
             self.ready.clear()
+            if not died.done():
+                hangs.result()
+                self.cause = "the engine hangs: it answers nothing any more"
+            # Of an engine that hangs, or that outlived its own child, nothing may be left.
+            await asyncio.to_thread(self._engine.abort)
+            return self.cause or died.result()
+        finally:
             for task in (died, hangs):
                 task.cancel()
             await asyncio.gather(died, hangs, return_exceptions=True)
+
+    async def _comes_back(self, pauses: list[float]) -> bool:
+        """Start the engine again, once for each pause that is left; False when none is."""
+        while pauses:
+            try:
+                await self._restart(pauses.pop(0))
+            except JobError as error:
+                logger.error("the engine did not start again: %s", error)  # no traceback
+            else:
+                return True
+        return False
 
     async def _restart(self, pause: float) -> None:
         """Start the engine again, before anybody else may use it."""
@@ -110,11 +120,11 @@ class Supervisor:
             missed = 0 if await self._answers() else missed + 1
 
     async def _answers(self) -> bool:
-        """Whether the engine answers a cheap request in time; an error is an answer too."""
+        """Whether the engine answers a cheap request in time; a refusal is an answer too."""
         probe = self._client.json("GET", self._engine.probe_path)
         try:
             await asyncio.wait_for(probe, self._probe_seconds)
-        except asyncio.TimeoutError:
+        except (asyncio.TimeoutError, EngineDown):
             return False
         except JobError:
             return True

@@ -161,3 +161,17 @@ async def test_queued_jobs_of_a_killed_worker_all_complete_once() -> None:
 def worker_of(pid: int) -> int:
     """The youngest worker among the descendants of a process."""
     return max(child for child in family(pid) if "handler.py" in command(child))
+
+
+async def test_an_engine_that_dies_after_a_load_comes_back_too() -> None:
+    async with running_platform("event") as platform:
+        name = (await platform.runsync("/model"))["output"]["result"]
+        await platform.runsync("/model", action="load", model_name=name)
+        before = engine_of(platform)
+        os.kill(before, signal.SIGKILL)
+        # This one may find a connection that the dead engine had kept, and is told so.
+        await platform.runsync("/generate", prompt="Hello", max_new_tokens=1)
+        answer = await platform.runsync("/generate", prompt="Hello", max_new_tokens=1)
+        after = engine_of(platform)
+
+    assert ("COMPLETED", True) == (answer["status"], before != after)

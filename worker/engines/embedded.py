@@ -171,7 +171,9 @@ class EmbeddedEngine:
         )
         self._starting, self._spawned_at = name, time.monotonic()
         self._ready = self._model = None
-        self._died = Latch()
+        if self._died.value is not None:
+            # One that is not set goes on: somebody waits for it through every load.
+            self._died = Latch()
         self._process = start_child(options, self._environment, self._log, self._on_exit)
 
     async def wait_ready(

@@ -57,7 +57,7 @@ class Engine(Protocol):
     async def wait_died(self) -> str:
         """Return only when the ready engine has died by itself, with the cause in words.
 
-        Each call is about the process that was last spawned before it.
+        A load in place of the loaded model, in whatever process, is no death.
         """
         ...
 

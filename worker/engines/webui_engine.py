@@ -70,7 +70,10 @@ class WebuiProcess:
         for port in ports:
             check_port(port)
         self._marks, self._seen = marks, {}
-        self._ready, self._died = False, Latch()
+        self._ready = False
+        if self._died.value is not None:
+            # One that is not set goes on: somebody waits for it through every load.
+            self._died = Latch()
         self.spawned_at = time.monotonic()
         try:
             self._process = EngineProcess.spawn(
