@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from emulator.endpoint import Endpoint
+from worker.process import dies_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class Fleet:
         environment = {**self._environment(worker_id), "ENGINE_PORT": str(free_port())}
         try:
             process = await asyncio.create_subprocess_exec(
+                *dies_with_parent(),
                 *self._options.command,
                 cwd=self._options.folder,
                 env=environment,

@@ -76,7 +76,7 @@ class EngineProcess:
         Raises OSError if no process can be made; a program that is missing exits with 127.
         """
         child = subprocess.Popen(
-            [*_launcher(), *argv],
+            [*dies_with_parent(), *argv],
             cwd=cwd,
             env=dict(env),
             stdin=subprocess.DEVNULL,
@@ -182,7 +182,7 @@ def exit_text(code: int) -> str:
     return f"killed by signal {-code} ({hint})" if hint else f"killed by signal {-code}"
 
 
-def _launcher() -> list[str]:
+def dies_with_parent() -> list[str]:
     """Make the start of a command that dies with this process; nothing but on Linux."""
     if sys.platform != "linux":
         return []

@@ -175,3 +175,26 @@ async def test_an_engine_that_dies_after_a_load_comes_back_too() -> None:
         after = engine_of(platform)
 
     assert ("COMPLETED", True) == (answer["status"], before != after)
+
+
+async def test_a_killed_emulator_takes_its_workers_and_their_engines_along() -> None:
+    emulator = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "emulator", "--port", "0"), cwd=ROOT, start_new_session=True
+    )
+
+    async def started() -> set[int]:
+        while True:
+            members = family(emulator.pid)
+            if any("llama_child" in command(pid) for pid in members):
+                return members
+            await asyncio.sleep(0.05)
+
+    async def gone(pids: set[int]) -> None:
+        while alive(pids):  # noqa: ASYNC110  # orphans tell nobody when they end
+            await asyncio.sleep(0.02)
+
+    members = await asyncio.wait_for(started(), 20)
+    emulator.kill()
+    await emulator.wait()
+
+    await asyncio.wait_for(gone(members), 10)
