@@ -271,7 +271,7 @@ async def test_a_missing_program_ends_with_127_and_says_why() -> None:
     process = EngineProcess.spawn(["/no/such/program"], cwd=ROOT, env={}, log=lambda _: None)
 
     assert await exit_of(process) == 127
-    assert process.tail() == ["the engine's program can't be run: No such file or directory"]
+    assert process.tail() == ["the program can't be run: No such file or directory"]
 
 
 async def test_output_and_errors_come_line_by_line() -> None:

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     try:
         os.execvp(command[0], command)  # noqa: S606 - becoming the command is the purpose
     except OSError as error:
-        sys.stdout.write(f"the engine's program can't be run: {error.strerror}\n")
+        sys.stdout.write(f"the program can't be run: {error.strerror}\n")
     return NOT_STARTED
 
 

@@ -156,7 +156,7 @@ async def test_a_command_that_does_not_exist_is_tried_again(
 ) -> None:
     fleet = FleetOptions(command=["/nowhere"], folder=tmp_path, pause=0.01)
     async with running_emulator(fleet=fleet):
-        await eventually(lambda: caplog.text.count("can't be started") >= 3)
+        await eventually(lambda: caplog.text.count("ended with code 127") >= 3)
 
 
 async def test_the_command_line_serves_until_sigterm(tmp_path: Path) -> None:
