@@ -38,6 +38,9 @@ class ReadyEngine:
         """It has printed nothing."""
         return []
 
+    def processor_seconds(self) -> None:
+        """It is not known."""
+
     def spawn(self) -> None:
         """It runs."""
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos.stage import Stage, family, running_stage, send, until
+from chaos.stage import READY_SECONDS, Stage, family, is_engine, running_stage, send, until
 
 LONG = {"prompt": "Once upon a time", "max_new_tokens": 1500, "ban_eos_token": True}
 MIDDLE = {"prompt": "Once upon a time", "max_new_tokens": 200, "ban_eos_token": True}
@@ -82,8 +82,9 @@ def accidents(freeze: float) -> list[Accident]:
         Accident("engine SIGKILL, mid-generation", _engine_busy(signal.SIGKILL, stream=False)),
         Accident("engine SIGKILL, mid-stream", _engine_busy(signal.SIGKILL, stream=True)),
         Accident("engine SIGSEGV, mid-generation", _engine_busy(signal.SIGSEGV, stream=False)),
+        Accident("engine SIGSTOP, idle, no job comes", _engine_hangs),
         Accident("engine SIGSTOP, idle", _engine_idle(signal.SIGSTOP)),
-        Accident("engine SIGSTOP, mid-generation (job's limit 5 s)", _engine_stopped),
+        Accident("engine SIGSTOP, mid-generation", _engine_busy(signal.SIGSTOP, stream=False)),
         Accident("engine SIGKILL, no restart left", _engine_lost, {"ENGINE_RESTARTS": "0"}),
         Accident("worker SIGKILL, mid-generation", _worker_killed),
         Accident("worker SIGTERM, mid-generation", _worker_ended),
@@ -122,6 +123,13 @@ def _engine_idle(number: signal.Signals) -> Callable[[Stage], Awaitable[str]]:
     return happen
 
 
+async def _engine_hangs(stage: Stage) -> str:
+    engine = await stage.until_engine()
+    stage.strike([engine], signal.SIGSTOP)
+    await until(lambda: not is_engine(engine), READY_SECONDS)
+    return "nothing: the engine was killed before a job came"
+
+
 def _engine_busy(number: signal.Signals, *, stream: bool) -> Callable[[Stage], Awaitable[str]]:
     async def happen(stage: Stage) -> str:
         job = await _streaming(stage) if stream else await _generating(stage)
@@ -143,12 +151,6 @@ async def _generating(stage: Stage, **more: Any) -> str:
     await stage.until_taken(job)
     await _streaming(stage)
     return job
-
-
-async def _engine_stopped(stage: Stage) -> str:
-    job = await _generating(stage, policy={"executionTimeout": 5000})
-    stage.strike([await stage.until_engine()], signal.SIGSTOP)
-    return await _seen(stage, job)
 
 
 async def _engine_lost(stage: Stage) -> str:

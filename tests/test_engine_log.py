@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.engine_log import EngineLog
+from worker.engine_log import MAX_LINES_PER_SECOND, EngineLog
 
 
 class Clock:
@@ -15,7 +15,13 @@ class Clock:
 
 def make(clock: Clock | None = None, **options: int) -> tuple[EngineLog, list[str]]:
     lines: list[str] = []
-    return EngineLog(lines.append, clock=clock or Clock(), **{"tail_lines": 50, **options}), lines
+    log = EngineLog(
+        lines.append,
+        clock=clock or Clock(),
+        tail_lines=options.get("tail_lines", 50),
+        lines_per_second=options.get("lines_per_second", MAX_LINES_PER_SECOND),
+    )
+    return log, lines
 
 
 @pytest.mark.parametrize("cut", range(9))
@@ -52,3 +58,11 @@ def test_dropped_lines_are_in_the_tail() -> None:
     log.feed(b"1\n2\n3\n")
 
     assert log.tail() == ["2", "3"]
+
+
+def test_unwanted_lines_are_neither_logged_nor_kept() -> None:
+    lines: list[str] = []
+    log = EngineLog(lines.append, tail_lines=2, unwanted='"GET /probe')
+    log.feed(b'loaded\n127.0.0.1 "GET /probe HTTP/1.1" 200 -\nserves\n')
+
+    assert (["loaded", "serves"], ["loaded", "serves"]) == (lines, log.tail())

@@ -59,6 +59,9 @@ class Engine:
     def tail(self) -> list[str]:
         return ["loading /root/models/secret/m.gguf"]
 
+    def processor_seconds(self) -> float:
+        return 0.0
+
     def answerer(self, client: EngineClient, slots: Slots) -> Answerer:
         raise NotImplementedError
 
@@ -186,19 +189,37 @@ async def test_an_idle_engine_that_does_not_answer_is_killed() -> None:
     assert engine.aborted
 
 
-async def test_a_busy_engine_is_given_more_time() -> None:
+async def test_an_engine_that_stands_still_under_a_job_is_killed() -> None:
     async def hangs(call: Call) -> None:
         await call.gone()
 
     engine, slots = Engine(), Slots(1)
     async with (
         fake_engine(hangs) as fake,
-        supervised(engine, slots, restarts=0, port=fake.port, probe=0.01) as supervisor,
+        supervised(engine, slots, restarts=0, port=fake.port, probe=0.05) as supervisor,
         slots.generation(),
     ):
         await asyncio.wait_for(supervisor.lost.wait(), 10)
 
-    assert (True, 30) == (engine.aborted, len(fake.calls))
+    assert engine.aborted
+
+
+async def test_an_engine_that_refuses_the_probe_is_alive() -> None:
+    probed = asyncio.Event()
+
+    async def refuses(call: Call) -> None:
+        await call.answer({"error": "no"}, status=500)
+        if len(fake.calls) > 10:
+            probed.set()
+
+    engine = Engine()
+    async with (
+        fake_engine(refuses) as fake,
+        supervised(engine, Slots(1), restarts=0, port=fake.port, probe=0.05) as supervisor,
+    ):
+        await asyncio.wait_for(probed.wait(), 10)
+
+        assert not supervisor.lost.is_set()
 
 
 class Recovery:

@@ -18,6 +18,7 @@ class EngineLog:
 
     A carriage return ends a line too (progress bars), so empty lines are left out. Of more than
     `lines_per_second` lines the rest is counted, and the count logged as one line.
+    unwanted: lines that hold it are left out, so that they do not push others out of the tail.
     """
 
     def __init__(
@@ -26,10 +27,12 @@ class EngineLog:
         *,
         tail_lines: int,
         lines_per_second: int = MAX_LINES_PER_SECOND,
+        unwanted: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
         self._lines_per_second = lines_per_second
+        self._unwanted = unwanted.encode()
         self._clock = clock
         self._lock = threading.Lock()
         self._tail: deque[bytes] = deque(maxlen=tail_lines)
@@ -43,7 +46,7 @@ class EngineLog:
         pieces = data.replace(b"\r", b"\n").split(b"\n")
         pieces[0] = self._partial + pieces[0]
         self._partial = pieces.pop()[:MAX_LINE_BYTES]
-        self._take([piece[:MAX_LINE_BYTES] for piece in pieces if piece])
+        self._take([piece[:MAX_LINE_BYTES] for piece in pieces if self._is_wanted(piece)])
 
     def tick(self) -> None:
         """Report dropped lines when their second is over; call it now and then."""
@@ -63,6 +66,10 @@ class EngineLog:
         with self._lock:
             lines = list(self._tail)
         return [_text(line) for line in lines]
+
+    def _is_wanted(self, line: bytes) -> bool:
+        """Whether a line says something that is to be kept."""
+        return bool(line) and not (self._unwanted and self._unwanted in line)
 
     def _take(self, lines: list[bytes]) -> None:
         """Keep the last lines and log as many as there is room for."""

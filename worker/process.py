@@ -17,6 +17,7 @@ from pathlib import Path
 
 from worker.engine_log import EngineLog, LogLine
 from worker.latch import Latch
+from worker.processor_time import group_seconds
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _READ_BYTES = 65536
@@ -67,11 +68,12 @@ class EngineProcess:
         env: Mapping[str, str],
         log: LogLine,
         tail_lines: int = 50,
+        unwanted: str = "",
         on_exit: OnExit | None = None,
     ) -> EngineProcess:
         """Start a program in a new session; call it from a thread that lives as long as the worker.
 
-        log: gets each line of output, in another thread.
+        log: gets each line of output, in another thread; those with `unwanted` in them are dropped.
         on_exit: called once in another thread, when the process is gone.
         Raises OSError if no process can be made; a program that is missing exits with 127.
         """
@@ -85,7 +87,7 @@ class EngineProcess:
             bufsize=0,
             start_new_session=True,
         )
-        return cls(child, EngineLog(log, tail_lines=tail_lines), on_exit)
+        return cls(child, EngineLog(log, tail_lines=tail_lines, unwanted=unwanted), on_exit)
 
     @property
     def returncode(self) -> int | None:
@@ -96,6 +98,10 @@ class EngineProcess:
     def alive(self) -> bool:
         """The process is there (which does not say that it answers)."""
         return self.returncode is None
+
+    def processor_seconds(self) -> float | None:
+        """What the whole group has used of the processor; None where that can't be told."""
+        return group_seconds(self.pid)
 
     def tail(self) -> list[str]:
         """Return the last lines of its output, oldest first."""

@@ -11,21 +11,18 @@ import asyncio
 from worker.client import EngineClient
 from worker.engines.engine import Engine
 from worker.errors import EngineDown, JobError
+from worker.hang import HangWatch
 from worker.joblog import logger
 from worker.slots import Slots, Use
 
 _FIRST_PAUSE = 0.5
-# Unanswered probes in a row after which the engine hangs. A busy one may be slow to answer.
-_IDLE_PROBES = 2
-_BUSY_PROBES = 30
 
 
 class Supervisor:
     """One engine, through all its lives.
 
-    restarts: how often it is started again; probe_seconds: how long the engine may take to answer a
-    probe, and the pause between two. cause: why it was killed or did not start,
-    None otherwise.
+    restarts: how often it is started again; probe_seconds: after how many of silence an idle engine
+    hangs (see hang.py). cause: why it was killed or did not start, None otherwise.
     """
 
     def __init__(
@@ -75,7 +72,7 @@ class Supervisor:
     async def _end_of_life(self) -> str:
         """Wait until the engine has died, or hangs and is killed; the cause in words."""
         died = asyncio.ensure_future(self._engine.wait_died())
-        hangs = asyncio.ensure_future(self._until_it_hangs())
+        hangs = asyncio.ensure_future(self._hang_watch().until_hang())
         try:
             await asyncio.wait({died, hangs}, return_when=asyncio.FIRST_COMPLETED)
             self.ready.clear()
@@ -109,22 +106,21 @@ class Supervisor:
             self._engine.spawn()
             await self._become_ready()
 
-    async def _until_it_hangs(self) -> None:
-        """Probe the engine; return when it does not answer twice in a row, or often while busy."""
-        missed = 0
-        while missed < (_IDLE_PROBES if self.slots.idle else _BUSY_PROBES):
-            await asyncio.sleep(self._probe_seconds)
-            if self.slots.changing or self._engine.model_name is None:
-                missed = 0
-                continue
-            missed = 0 if await self._answers() else missed + 1
+    def _hang_watch(self) -> HangWatch:
+        """Watches the engine as long as it lives."""
+        return HangWatch(
+            self._engine,
+            probe=self._answers,
+            idle=lambda: self.slots.idle,
+            exempt=lambda: self.slots.changing or self._engine.model_name is None,
+            patience=self._probe_seconds,
+        )
 
     async def _answers(self) -> bool:
-        """Whether the engine answers a cheap request in time; a refusal is an answer too."""
-        probe = self._client.json("GET", self._engine.probe_path)
+        """Whether the engine answers a cheap request; a refusal is an answer too."""
         try:
-            await asyncio.wait_for(probe, self._probe_seconds)
-        except (asyncio.TimeoutError, EngineDown):
+            await self._client.json("GET", self._engine.probe_path)
+        except EngineDown:
             return False
         except JobError:
             return True

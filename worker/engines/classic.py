@@ -95,6 +95,10 @@ class ClassicEngine:
         """The last lines that the process printed, oldest first."""
         return self._webui.tail()
 
+    def processor_seconds(self) -> float | None:
+        """What it has used of the processor, None when it is not there."""
+        return self._webui.processor_seconds()
+
     def set_model(self, name: str | None) -> None:
         """Take note of a load or unload."""
         self._model = name
@@ -148,6 +152,7 @@ class ClassicEngine:
             environment=self._environment,
             ports=(port,),
             marks=(_LISTENS,),
+            unwanted=f'"GET {self.probe_path} HTTP/1.1" 200',
         )
 
     async def wait_ready(

@@ -96,6 +96,10 @@ class CurrentEngine:
         """The last lines that it printed."""
         return self._webui.tail()
 
+    def processor_seconds(self) -> float | None:
+        """What it and its llama-server have used of the processor, None when it is not there."""
+        return self._webui.processor_seconds()
+
     def answerer(self, client: EngineClient, slots: Slots) -> Answerer:
         """Translate the blocking API, and let OpenAI-compatible requests through."""
         # Imported after the spawn.

@@ -84,6 +84,10 @@ class EmbeddedEngine:
         """The last lines that the child printed."""
         return [] if self._process is None else self._process.tail()
 
+    def processor_seconds(self) -> float | None:
+        """What the child has used of the processor, None without one."""
+        return None if self._process is None else self._process.processor_seconds()
+
     @property
     def alive(self) -> bool:
         """False after a child died that should live; without a model there is none to die."""

@@ -30,6 +30,10 @@ class Engine(Protocol):
         """The last lines that the process printed, oldest first."""
         ...
 
+    def processor_seconds(self) -> float | None:
+        """What its processes have used of the processor; None when that can't be told."""
+        ...
+
     @property
     def model_name(self) -> str | None:
         """The model that is loaded and ready, None when none is."""

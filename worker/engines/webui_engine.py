@@ -58,10 +58,11 @@ class WebuiProcess:
         environment: Mapping[str, str],
         ports: Sequence[int],
         marks: Sequence[str] = (),
+        unwanted: str = "",
     ) -> None:
         """Start the process in the checkout's folder, once its ports have been seen to be free.
 
-        marks: texts of log lines whose first appearance `seen` tells.
+        marks: texts of log lines whose first appearance `seen` tells. unwanted: of lines to drop.
         It may be called again when the process has ended. Raises EngineStartFailed for a taken
         port, EngineDown after `stop` or `kill`.
         """
@@ -82,6 +83,7 @@ class WebuiProcess:
                 env=environment,
                 log=self._take_line,
                 tail_lines=_TAIL_LINES,
+                unwanted=unwanted,
                 on_exit=self._on_exit,
             )
         except OSError as error:
@@ -94,6 +96,10 @@ class WebuiProcess:
     def tail(self) -> list[str]:
         """The last lines that it printed, oldest first."""
         return [] if self._process is None else self._process.tail()
+
+    def processor_seconds(self) -> float | None:
+        """What the process group has used of the processor, None when there is none."""
+        return None if self._process is None else self._process.processor_seconds()
 
     def set_ready(self) -> None:
         """From now on an end that was not asked for is a death.
