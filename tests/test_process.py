@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from worker.memory_kills import out_of_memory_kills
 from worker.process import EngineProcess, exit_text
 
 ROOT = Path(__file__).parent.parent
@@ -338,3 +339,44 @@ async def test_no_file_descriptor_is_left_open() -> None:
 )
 def test_an_exit_in_words(code: int, text: str) -> None:
     assert exit_text(code) == text
+
+
+@pytest.mark.parametrize(
+    ("out_of_memory", "cause"), [(True, "out of memory"), (False, "from outside")]
+)
+def test_a_kill_for_want_of_memory_is_told_from_another(
+    out_of_memory: bool,
+    cause: str,
+) -> None:
+    assert f"killed by signal 9 ({cause})" == exit_text(-9, out_of_memory=out_of_memory)
+
+
+@pytest.mark.parametrize(
+    ("text", "kills"),
+    [("low 0\noom 4\noom_kill 3\noom_group_kill 0\n", 3), ("low 0\n", None), ("oom_kill x", None)],
+)
+def test_the_kernels_count_of_kills_for_want_of_memory(
+    tmp_path: Path, text: str, kills: int | None
+) -> None:
+    (tmp_path / "memory.events").write_text(text)
+
+    assert kills == out_of_memory_kills(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("program", "by_itself"),
+    [
+        ("import os; os.abort()", True),
+        ("raise SystemExit(1)", True),
+        ("import os; os.kill(os.getpid(), 9)", False),
+        ("import os; os.kill(os.getpid(), 15)", False),
+    ],
+)
+async def test_an_end_by_itself_is_told_from_one_from_outside(
+    program: str, by_itself: bool
+) -> None:
+    with child(program) as started:
+        assert not started.process.ended_by_itself
+        await exit_of(started.process)
+
+        assert by_itself == started.process.ended_by_itself

@@ -289,7 +289,9 @@ class Breaks:
 async def test_a_job_whose_engine_died_is_told_the_cause_and_the_log_without_paths() -> None:
     engine = Engine()
     watched = Watched(Breaks(engine, dies=True), engine, Recovery())
-    with pytest.raises(EngineDown, match="killed by signal 9; send the job again") as caught:
+    with pytest.raises(
+        EngineDown, match="signal 9, while it worked on this request; send the job again"
+    ) as caught:
         await watched.answer(REQUEST, Discard(), Progress())
 
     assert {"log": ["loading m.gguf"], "partial": "half"} == caught.value.detail
@@ -298,7 +300,16 @@ async def test_a_job_whose_engine_died_is_told_the_cause_and_the_log_without_pat
 async def test_a_job_whose_engine_was_killed_for_hanging_is_told_that() -> None:
     engine, recovery = Engine(), Recovery()
     recovery.cause = "the engine hangs"
-    with pytest.raises(EngineDown, match="the engine hangs; send the job again"):
+    with pytest.raises(EngineDown, match="the engine hangs, while it worked on this request; send"):
+        await Watched(Breaks(engine, dies=True), engine, recovery).answer(
+            REQUEST, Discard(), Progress()
+        )
+
+
+async def test_a_job_that_filled_the_memory_is_told_to_ask_for_less() -> None:
+    engine, recovery = Engine(), Recovery()
+    recovery.cause = "the engine ended: killed by signal 9 (out of memory)"
+    with pytest.raises(EngineDown, match="shorten the prompt or ask for fewer tokens"):
         await Watched(Breaks(engine, dies=True), engine, recovery).answer(
             REQUEST, Discard(), Progress()
         )

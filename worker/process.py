@@ -17,6 +17,7 @@ from pathlib import Path
 
 from worker.engine_log import EngineLog, LogLine
 from worker.latch import Latch
+from worker.memory_kills import out_of_memory_kills
 from worker.processor_time import group_seconds
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
@@ -29,9 +30,11 @@ _SIGNALS = {
     signal.SIGABRT: "it aborted",
     signal.SIGBUS: "it crashed",
     signal.SIGSEGV: "it crashed",
-    signal.SIGKILL: "out of memory, or from outside",
     signal.SIGTERM: "asked to end from outside",
 }
+# By whether the kernel has killed for want of memory since the start, as far as it tells.
+_KILLED = {True: "out of memory", False: "from outside", None: "out of memory, or from outside"}
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 OnExit = Callable[["EngineProcess"], None]
 
@@ -50,6 +53,7 @@ class EngineProcess:
         self._child = child
         self._output = output
         self._on_exit = on_exit
+        self._kills = out_of_memory_kills()
         self._exit: Latch[int] = Latch()
         # Held while the group is signalled and while the leader is reaped: its id, which is the
         # group's too, may belong to somebody else afterwards.
@@ -109,7 +113,18 @@ class EngineProcess:
 
     def exit_text(self) -> str:
         """How it ended, in words for people; "running" while it lives."""
-        return "running" if self.returncode is None else exit_text(self.returncode)
+        return "running" if self.returncode is None else self.describe_exit(self.returncode)
+
+    def describe_exit(self, code: int) -> str:
+        """How this process or a child of it ended just now, in words for people."""
+        kills = out_of_memory_kills()
+        known = kills is not None and self._kills is not None
+        return exit_text(code, out_of_memory=kills != self._kills if known else None)
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """It is gone and nobody ended it, so what it printed tells the cause."""
+        return self.returncode is not None and not from_outside(self.returncode)
 
     async def wait_exit(self) -> int:
         """Wait until the process is gone and return its exit code; any number may wait."""
@@ -180,12 +195,22 @@ class EngineProcess:
             self._output.close()
 
 
-def exit_text(code: int) -> str:
-    """Put an exit code into words: "exit code 1", "killed by signal 9 (...)"."""
+def exit_text(code: int, *, out_of_memory: bool | None = None) -> str:
+    """Put an exit code into words: "exit code 1", "killed by signal 11 (it crashed)".
+
+    out_of_memory: whether the kernel killed for want of memory meanwhile, None if it does not tell.
+    """
     if code >= 0:
         return f"exit code {code}"
+    if code == -signal.SIGKILL:
+        return f"killed by signal {-code} ({_KILLED[out_of_memory]})"
     hint = next((text for number, text in _SIGNALS.items() if number == -code), None)
     return f"killed by signal {-code} ({hint})" if hint else f"killed by signal {-code}"
+
+
+def from_outside(code: int) -> bool:
+    """Whether an exit code is that of a process which somebody ended."""
+    return -code in _FROM_OUTSIDE
 
 
 def dies_with_parent() -> list[str]:

@@ -20,6 +20,7 @@ from worker.stream import Sink
 _REAP_SECONDS = 0.3
 _MAX_DEATHS = 2
 _TAIL_LINES = 10
+_AGAIN = "send the job again"
 
 
 class Mortal(Protocol):
@@ -70,10 +71,11 @@ class Watched:
                 raise
             if progress.has_slot:
                 self._count_death(request)
+                cause = f"{cause}, while it worked on this request"
             detail = {"log": [plain(line) for line in self._engine.tail()[-_TAIL_LINES:]]}
             if isinstance(error.detail, dict):
                 detail.update(error.detail)
-            raise EngineDown(f"{cause}; send the job again", detail=detail) from error
+            raise EngineDown(f"{cause}; {_advice(cause)}", detail=detail) from error
 
     async def _first_answer(self, request: Request, sink: Sink, progress: Progress) -> Any:
         """The answer of an engine that listens, waiting for its return if it does not now."""
@@ -86,7 +88,7 @@ class Watched:
                     raise
                 await first_of(self._recovery.ready.wait(), self._recovery.lost.wait())
                 if self._recovery.lost.is_set():
-                    gone = f"{cause or error}; send the job again"
+                    gone = f"{cause or error}; {_AGAIN}"
                     raise EngineDown(gone, detail=error.detail) from error
 
     def _count_death(self, request: Request) -> None:
@@ -101,6 +103,12 @@ class Watched:
         except asyncio.TimeoutError:
             return None
         return self._recovery.cause or died_of
+
+
+def _advice(cause: str) -> str:
+    """What the caller may do about it."""
+    certain = "memory" in cause and "outside" not in cause
+    return f"shorten the prompt or ask for fewer tokens, or {_AGAIN}" if certain else _AGAIN
 
 
 def _digest(request: Request) -> str:

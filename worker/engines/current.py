@@ -21,7 +21,6 @@ from worker.engines.textgen_state import State, decode_path, info_path, parse_st
 from worker.engines.webui import Checkout, child_environment
 from worker.engines.webui_engine import WebuiProcess
 from worker.errors import EngineDown, EngineStartFailed
-from worker.process import exit_text
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -248,8 +247,7 @@ class CurrentEngine:
                 continue
             self._state = state
             if state.child_exit is not None:
-                cause = exit_text(state.child_exit)
-                self._webui.report_death(f"the engine's llama-server ended: {cause}")
+                self._webui.report_child_death("engine's llama-server", state.child_exit)
                 return
 
     async def _ask(self) -> State | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from worker.engine_log import LogLine
 from worker.engines.llama_child import FAULT, Options
+from worker.engines.webui_causes import CUDA, MEMORY
 from worker.errors import EngineStartFailed
 from worker.models import check_model
 from worker.plain import plain
@@ -27,8 +28,9 @@ _ENVIRONMENT_PREFIXES = ("CUDA_", "NVIDIA_", "GGML_", "OMP_", "GOMP_")
 # What llama.cpp prints -> the cause, the most telling first.
 _CAUSES = (
     ("couldn't bind", "its port is taken"),
-    ("out of memory", "there is not enough memory for this model and context"),
-    ("failed to allocate", "there is not enough memory for this model and context"),
+    ("out of memory", MEMORY),
+    ("failed to allocate", MEMORY),
+    ("cuda error", CUDA),
     ("unknown model architecture", "it does not know this kind of model"),
     ("error loading model", "the model file is broken or of an unknown kind"),
     ("failed to load model", "the model file is broken or of an unknown kind"),
@@ -76,7 +78,9 @@ def explain(process: EngineProcess) -> str:
         if line.startswith(FAULT):
             return f"the engine ended: {_cause(lines) or plain(line[len(FAULT) :])}"
     if (process.returncode or 0) < 0:
-        return f"the engine ended: {process.exit_text()}"
+        # llama.cpp aborts at an error of the GPU's; what it printed before tells which.
+        cause = _cause(lines) if process.ended_by_itself else None
+        return f"the engine ended: {cause or process.exit_text()}"
     last = f", its last words: {plain(lines[-1])}" if lines else ""
     return f"the engine ended: {process.exit_text()}{last}"
 

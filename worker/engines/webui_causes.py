@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from worker.plain import plain
 
 MEMORY = "there is not enough memory for this model and context"
+CUDA = "a CUDA error: the GPU or its driver failed"
 NO_MODEL = "there is no such model in its models folder"
 BROKEN_MODEL = "the model file is broken or of an unknown kind"
 PORT_TAKEN = "its port is taken"
@@ -37,7 +38,8 @@ _CAUSES = tuple(
         (r"error: (argument .{1,120}|unrecognized arguments: .{1,80})", "{0}"),
         (r"can't find ['\"]?adapter_config|adapter_config\.json", "there is no such LoRA"),
         (r"no module named peft|peft is not", "its Python lacks the package peft"),
-        (r"cuda error|no cuda gpus|nvidia driver", "the GPU or its driver can't be used"),
+        (r"cuda error|device-side assert|illegal memory access", CUDA),
+        (r"no cuda gpus|nvidia driver", "the GPU or its driver can't be used"),
         (r"no space left on device", "the disk is full"),
     )
 )
@@ -66,10 +68,13 @@ def last_words(lines: Sequence[str]) -> str:
     return plain(next((text for line in reversed(lines) if (text := clean(line).strip())), ""))
 
 
-def died(lines: Sequence[str], exit_text: str, *, signalled: bool) -> str:
-    """One sentence on a process that ended: the cause if it is known, else how it ended."""
-    cause = None if signalled else cause_of(lines)
+def died(lines: Sequence[str], exit_text: str, *, by_itself: bool, who: str = "engine") -> str:
+    """One sentence on a process that ended: the cause if it is known, else how it ended.
+
+    by_itself: nobody ended it, so what it printed tells the cause.
+    """
+    cause = cause_of(lines) if by_itself else None
     if cause:
-        return f"the engine ended: {cause}"
-    words = "" if signalled else last_words(lines)
-    return f"the engine ended: {exit_text}{f', its last words: {words}' if words else ''}"
+        return f"the {who} ended: {cause}"
+    words = last_words(lines) if by_itself else ""
+    return f"the {who} ended: {exit_text}{f', its last words: {words}' if words else ''}"

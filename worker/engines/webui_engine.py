@@ -14,7 +14,7 @@ from worker.engines import webui_causes
 from worker.engines.embedded_child import check_port
 from worker.errors import EngineDown, EngineStartFailed
 from worker.latch import Latch
-from worker.process import EngineProcess
+from worker.process import EngineProcess, from_outside
 
 TERM_SECONDS = 2.0
 # Enough to hold llama.cpp's own report of a failed load before the webui's traceback.
@@ -32,6 +32,7 @@ class WebuiProcess:
         self._log = log
         self._process: EngineProcess | None = None
         self._ready = False
+        self._aborted = False
         self._closed = False
         self._died: Latch[str] = Latch()
         self.spawned_at = 0.0
@@ -71,7 +72,7 @@ class WebuiProcess:
         for port in ports:
             check_port(port)
         self._marks, self._seen = marks, {}
-        self._ready = False
+        self._ready = self._aborted = False
         if self._died.value is not None:
             # One that is not set goes on: somebody waits for it through every load.
             self._died = Latch()
@@ -110,10 +111,12 @@ class WebuiProcess:
             raise EngineStartFailed(self.explain(self.process))
         self._ready = True
 
-    def report_death(self, cause: str) -> None:
-        """Take note of a death that the process itself outlived, such as its child's."""
-        if self._ready:
-            self._died.set(cause)
+    def report_child_death(self, who: str, code: int) -> None:
+        """Take note of a child's death, which the process itself outlived. code: as of Popen."""
+        if self._ready and self._process is not None:
+            how = self._process.describe_exit(code)
+            by_itself = not from_outside(code)
+            self._died.set(webui_causes.died(self.tail(), how, by_itself=by_itself, who=who))
 
     async def wait_died(self) -> str:
         """Return only when the ready engine has died by itself, with the cause in words."""
@@ -121,8 +124,8 @@ class WebuiProcess:
 
     def explain(self, process: EngineProcess) -> str:
         """Why a process ended, as one plain sentence."""
-        signalled = (process.returncode or 0) < 0
-        return webui_causes.died(process.tail(), process.exit_text(), signalled=signalled)
+        by_itself = process.ended_by_itself or self._aborted
+        return webui_causes.died(process.tail(), process.exit_text(), by_itself=by_itself)
 
     def log_tail(self) -> None:
         """Log the last lines once more, marked, so that they stand beside a report of failure."""
@@ -131,7 +134,8 @@ class WebuiProcess:
             self._log(f"| {line}")
 
     def abort(self) -> None:
-        """Kill a process that hangs, blocking; for everybody else it has died by itself."""
+        """Kill a process that is of no more use, blocking; for all others it has died by itself."""
+        self._aborted = True
         if self._process is not None:
             self._process.kill()
 
