@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from worker.client import encode_body, read_bounded
+from worker.client import encode_body
 from worker.errors import EngineBroken, EngineDown, JobError, TooLarge, WorkerError
 from worker.plain import plain
 
@@ -106,7 +106,7 @@ class RunpodApi:
             async with self._session.request(
                 method, self._url + path, data=data, headers=headers, allow_redirects=False
             ) as response:
-                raw = await read_bounded(response, MAX_ANSWER_BYTES, "RunPod's")
+                raw = await _read_bounded(response)
         except aiohttp.ClientConnectorError as error:
             raise Unreachable(
                 f"nothing answers at {error.host}:{error.port}; check the network and --url, "
@@ -123,6 +123,18 @@ class RunpodApi:
         if not isinstance(answer, dict):
             raise EngineBroken("RunPod answered with something that is no JSON object; try again")
         return answer
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body; raises TooLarge over MAX_ANSWER_BYTES."""
+    parts: list[bytes] = []
+    size = 0
+    async for piece in response.content.iter_any():
+        parts.append(piece)
+        size += len(piece)
+        if size > MAX_ANSWER_BYTES:
+            raise TooLarge(f"RunPod's answer is over {MAX_ANSWER_BYTES} bytes; ask for less")
+    return b"".join(parts)
 
 
 def _is_chunk(item: Any) -> bool:

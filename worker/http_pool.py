@@ -1,0 +1,84 @@
+"""The connections to the engine that wait for the next request, each for a short while."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from worker.deadline import deadline
+from worker.errors import EngineDown
+from worker.http_connection import Connection
+
+# Below the 5 s after which llama.cpp's server and uvicorn close an idle connection.
+IDLE_SECONDS = 2.0
+# The engine keeps a thread or a task for each.
+MAX_IDLE = 16
+
+
+class Pool:
+    """Connections to one port of 127.0.0.1; used within a running loop."""
+
+    def __init__(
+        self, port: int, *, connect_timeout: float, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
+        """Start without any; connect_timeout: seconds, as idle_seconds are."""
+        self._port = port
+        self._connect_timeout = connect_timeout
+        self._idle_seconds = idle_seconds
+        self._idle: list[tuple[Connection, float]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def take(self) -> Connection:
+        """A connection that nobody else uses, a new one if need be; raises EngineDown."""
+        oldest = asyncio.get_running_loop().time() - self._idle_seconds
+        while self._idle:
+            connection, since = self._idle.pop()
+            if since > oldest and connection.silent:
+                return connection
+            connection.close()
+        down = EngineDown("the engine does not answer; it may be restarting, try again")
+        with deadline(self._connect_timeout, down):
+            try:
+                return await _connect(self._port)
+            except OSError as error:
+                raise down from error
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection for the next request, or close it when it is not fit for that."""
+        if not connection.reusable or len(self._idle) >= MAX_IDLE:
+            connection.close()
+            return
+        loop = asyncio.get_running_loop()
+        self._idle.append((connection, loop.time()))
+        if self._timer is None:
+            self._timer = loop.call_later(self._idle_seconds, self._close_old)
+
+    def close(self) -> None:
+        """Close all that are idle."""
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._idle:
+            self._idle.pop()[0].close()
+
+    def _close_old(self) -> None:
+        """Close those that have waited for too long, and look again when the next one will have."""
+        loop = asyncio.get_running_loop()
+        while self._idle and self._idle[0][1] <= loop.time() - self._idle_seconds:
+            self._idle.pop(0)[0].close()
+        self._timer = None
+        if self._idle:
+            self._timer = loop.call_at(self._idle[0][1] + self._idle_seconds, self._close_old)
+
+
+async def _connect(port: int) -> Connection:
+    """A new connection; raises OSError."""
+    loop = asyncio.get_running_loop()
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+        _, connection = await loop.create_connection(lambda: Connection(sock), sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    return connection
