@@ -11,6 +11,8 @@ from emulator.errors import Refused
 from emulator.jobs import Job
 from emulator.limits import Limits
 
+# What /health counts workers as.
+STATES = ("idle", "initializing", "ready", "running", "throttled", "unhealthy")
 _STOPS = 10_000
 
 
@@ -95,14 +97,7 @@ class Roster:
 
     def counts(self) -> dict[str, int]:
         """Count the workers as /health does."""
-        counts = {
-            "idle": 0,
-            "initializing": 0,
-            "ready": 0,
-            "running": 0,
-            "throttled": 0,
-            "unhealthy": 0,
-        }
+        counts = dict.fromkeys(STATES, 0)
         for worker in self._workers.values():
             counts[state(worker)] += 1
         counts["ready"] = counts["idle"]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from emulator import documents
 from emulator.client_api import ClientApi
 from emulator.endpoint import Endpoint
 from emulator.faults import Faults
@@ -142,6 +143,7 @@ def _app(emulator: Emulator, gate: Gate) -> web.Application:
     app = web.Application(client_max_size=endpoint.limits.result_bytes)
     for api in (ClientApi(endpoint), WorkerApi(endpoint), OpenAiApi(endpoint)):
         app.add_routes(api.routes(gate, f"/v2/{emulator.endpoint_id}"))
+    app.add_routes(documents.routes(emulator.endpoint_id, endpoint.limits))
     app.add_routes(Page(endpoint, emulator.endpoint_id, time.monotonic).routes(gate))
     return app
 

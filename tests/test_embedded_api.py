@@ -160,7 +160,7 @@ async def test_load_takes_the_classics_args_and_keeps_to_those_that_mean_somethi
             "args.trust_remote_code is refused",
         ),
         ({"action": "load", "model_name": MODEL, "args": {"n_ctx": "x"}}, "args.n_ctx is 'x'"),
-        ({"action": "load", "model_name": MODEL, "args": 1}, "args must be an object"),
+        ({"action": "load", "model_name": MODEL, "args": 1}, "args is 1; it must be an object"),
     ],
 )
 async def test_a_wrong_model_request_changes_nothing(

@@ -80,7 +80,11 @@ def test_only_generate_and_chat_are_streamed() -> None:
         (blocking(""), InvalidJob, "missing or not a string"),
         (blocking("/"), InvalidJob, "missing or not a string"),
         ({**blocking("/generate"), "payload": [1]}, InvalidJob, "payload must be an object"),
-        (blocking("/generate", stream="yes"), InvalidJob, "stream must be true or false"),
+        (
+            blocking("/generate", stream="yes"),
+            InvalidJob,
+            "stream is 'yes'; it must be true or false",
+        ),
     ],
 )
 def test_a_wrong_input_is_refused_with_its_reason(

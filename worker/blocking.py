@@ -13,6 +13,7 @@ from worker.contract.characters import Character, load_character
 from worker.contract.chat import Chat, parse_chat, start, update
 from worker.contract.chat_prompt import build as build_prompt
 from worker.contract.chat_prompt import fit, max_dropped, stopping_strings
+from worker.contract.fields import field, mapping, text
 from worker.contract.parameters import Parameters, parse_parameters, prompt_of
 from worker.engines.backend import Backend, Completion
 from worker.errors import EngineDown, EngineRefused, InvalidJob, UnknownRoute
@@ -61,7 +62,7 @@ class BlockingApi:
 
     async def _model(self, request: Request, sink: Sink, progress: Progress) -> Any:
         """The model's name, or what `action` asks for."""
-        action = request.body.get("action") or ""
+        action = field(request.body, text, "", "action")
         if action == "":
             return {"result": await self._backend.model_name()}
         if action == "info":
@@ -84,11 +85,9 @@ class BlockingApi:
 
     async def _load(self, body: Mapping[str, Any]) -> Any:
         """Load a model once nobody uses the one that is loaded."""
-        name, args = body.get("model_name"), body.get("args") or {}
+        name, args = body.get("model_name"), field(body, mapping, {}, "args")
         if not isinstance(name, str) or not name:
             raise InvalidJob("model_name is missing; send one of the names that action list gives")
-        if not isinstance(args, dict):
-            raise InvalidJob("args must be an object")
         async with self._slots.use(Use.CHANGE):
             await self._backend.load(name, args)
             return {"result": await self._backend.info()}

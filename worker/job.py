@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from worker.contract.fields import field, flag
 from worker.errors import InvalidJob, UnknownRoute
 
 BLOCKING_PREFIX = "/api/v1"
@@ -66,9 +67,7 @@ def _request(method: str, endpoint: Any, body: Mapping[str, Any]) -> Request:
     path, blocking = _route(endpoint)
     if blocking and method not in BLOCKING_METHODS[path]:
         raise InvalidJob(f"{path} takes {' or '.join(BLOCKING_METHODS[path])}, not {method}")
-    stream = body.get("stream") or False
-    if not isinstance(stream, bool):
-        raise InvalidJob("stream must be true or false")
+    stream = field(body, flag, False, "stream")
     if blocking and path not in _STREAMED:
         stream = False
     return Request(method, path, body, blocking, stream)

@@ -121,7 +121,6 @@ def test_a_flag_is_what_the_caller_means(value: Any, expected: bool) -> None:
         ("seed", 2**64),
         ("do_sample", "yes"),
         ("do_sample", 2),
-        ("do_sample", 1.0),
         ("grammar_string", 5),
         ("negative_prompt", ["x"]),
         ("custom_token_bans", "7,x"),

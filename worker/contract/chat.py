@@ -21,7 +21,7 @@ COMMAND = (
     "Continue the chat dialogue below. "
     'Write a single reply for the character "<|character|>".\n\n<|prompt|>'
 )
-_TURN_MARKS = ("<|user-message|>", "<|bot|>", "<|bot-message|>")
+TURN_MARKS = ("<|user-message|>", "<|bot|>", "<|bot-message|>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,11 @@ def parse_chat(
     defaults = defaults or ChatDefaults()
     template = _template(body, defaults)
     character = characters(field(body, text, None, "character"))
-    name1 = character.name1 or field(body, text, defaults.name1, "your_name")
+    your_name = field(body, text, defaults.name1, "your_name")
     return Chat(
         **_turn(body),
         mode=field(body, _mode, "chat", "mode"),
-        name1=field(body, text, name1, "name1"),
+        name1=field(body, text, character.name1 or your_name, "name1"),
         name2=field(body, text, character.name2, "name2"),
         context=field(body, text, character.context, "context"),
         greeting=field(body, text, character.greeting, "greeting"),
@@ -166,9 +166,9 @@ def _template(body: Mapping[str, Any], defaults: ChatDefaults) -> Template | Non
 
 def _turn_template(value: Any) -> str:
     r"""Read a turn template; a written-out \n is a line break, "" the named template's own."""
-    places = [text(value).find(mark) for mark in _TURN_MARKS]
+    places = [text(value).find(mark) for mark in TURN_MARKS]
     if value and (-1 in places or places != sorted(places)):
-        raise ValueError(f"text with {', '.join(_TURN_MARKS)} in this order")
+        raise ValueError(f"text with {', '.join(TURN_MARKS)} in this order")
     return text(value).replace(r"\n", "\n")
 
 

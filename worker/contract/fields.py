@@ -10,6 +10,8 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from dataclasses import field as field_of
 from typing import Any, TypeVar
 
 from worker.errors import InvalidJob
@@ -19,7 +21,7 @@ D = TypeVar("D")
 Reader = Callable[[Any], T]
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
-_FLAGS = {"true": True, "false": False, "1": True, "0": False}
+FLAGS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def read(name: str, value: Any, reader: Reader[T]) -> T:
@@ -48,41 +50,56 @@ def text(value: Any) -> str:
     return value
 
 
+def mapping(value: Any) -> dict[str, Any]:
+    """Read an object."""
+    if not isinstance(value, dict):
+        raise ValueError("an object")  # noqa: TRY004 - as above
+    return value
+
+
 def flag(value: Any) -> bool:
     """Read true or false, 1 or 0, or one of these as a string."""
-    known = _FLAGS.get(str(value).lower()) if isinstance(value, (bool, int, str)) else None
-    if known is None:
+    if isinstance(value, str) and value.lower() in FLAGS:
+        return FLAGS[value.lower()]
+    if not isinstance(value, (bool, int, float)) or value not in (0, 1):
         raise ValueError("true or false")
-    return known
+    return bool(value)
 
 
-def whole(low: int, high: int = 2**31 - 1) -> Reader[int]:
+@dataclass(frozen=True, slots=True)
+class Whole:
     """Read a whole number from low to high: 8, 8.0 or "8"."""
-    expected = f"a whole number from {low} to {high}"
 
-    def reader(value: Any) -> int:
+    low: int
+    high: int = 2**31 - 1
+
+    def __call__(self, value: Any) -> int:
+        """Read it; ValueError for anything else."""
         if isinstance(value, str) and _WHOLE.fullmatch(value):
             value = int(value)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(expected)
-        return value
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if not is_whole or not self.low <= value <= self.high:
+            raise ValueError(f"a whole number from {self.low} to {self.high}")
+        return int(value)
 
-    return reader
 
-
-def number(low: float, high: float = 1e6, *, above: bool = False) -> Reader[float]:
+@dataclass(frozen=True, slots=True)
+class Number:
     """Read a finite number from low to high: 0.5, 1 or "0.5". above: low itself is refused."""
-    expected = f"a number {'above' if above else 'from'} {low:.10g} {'up ' * above}to {high:.10g}"
 
-    def reader(value: Any) -> float:
+    low: float
+    high: float = 1e6
+    above: bool = field_of(default=False, kw_only=True)
+
+    def __call__(self, value: Any) -> float:
+        """Read it; ValueError for anything else."""
         try:
             result = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
             result = math.nan
-        if not low <= result <= high or (above and result == low):
-            raise ValueError(expected)
+        if not self.low <= result <= self.high or (self.above and result == self.low):
+            start = f"above {self.low:.10g} up" if self.above else f"from {self.low:.10g}"
+            raise ValueError(f"a number {start} to {self.high:.10g}")
         return result
-
-    return reader

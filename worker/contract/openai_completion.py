@@ -12,7 +12,7 @@ from typing import Any
 
 from worker.contract.chat import Chat
 from worker.contract.chat_prompt import prompt, stopping_strings
-from worker.contract.fields import field, flag, number, whole
+from worker.contract.fields import Number, Whole, field, flag
 from worker.contract.history import History, Pair
 from worker.contract.parameters import TABLE
 from worker.contract.templates import Template
@@ -80,7 +80,7 @@ def _asked(
         if body.get(name) not in (None, False, 0, "", [], {}):
             raise InvalidJob(f"{name}: this engine can't give {thing}; leave it out")
     for name in ("n", "best_of"):
-        if field(body, whole(1), 1, name) != 1:
+        if field(body, Whole(1), 1, name) != 1:
             raise InvalidJob(f"{name} must be 1 on this engine; send the job again for another one")
     kind = body.get("response_format")
     if isinstance(kind, dict) and kind.get("type", "text") != "text":
@@ -89,7 +89,7 @@ def _asked(
     return Asked(
         prompt=wanted,
         messages=messages,
-        max_tokens=field(body, whole(1), None, "max_tokens", "max_completion_tokens"),
+        max_tokens=field(body, Whole(1), None, "max_tokens", "max_completion_tokens"),
         stop=_stop(body.get("stop")),
         sampling=_sampling(body),
         echo=field(body, flag, False, "echo"),
@@ -99,7 +99,7 @@ def _asked(
 
 def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
     """The blocking API's parameters: OpenAI's defaults, what it has no name for as it is."""
-    temperature = field(body, number(0), 1.0, "temperature")
+    temperature = field(body, Number(0), 1.0, "temperature")
     defaults = {"temperature": temperature, "top_p": 1.0, "repetition_penalty": 1.0}
     given = {name: body[name] for name in TABLE if body.get(name) is not None}
     if temperature == 0:

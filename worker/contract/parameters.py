@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worker.contract.fields import Reader, field, flag, given, number, read, text, whole
+from worker.contract.fields import Number, Reader, Whole, field, flag, given, read, text
 from worker.contract.presets import preset_values
 from worker.errors import InvalidJob
 
-_MAX_TOKEN_ID = 2**31 - 1
+MAX_TOKEN_ID = 2**31 - 1
 _NO_PRESET = ("None", "")
 
 
-def _strings(value: Any) -> tuple[str, ...]:
+def strings(value: Any) -> tuple[str, ...]:
     """Read stopping strings: a list, or the form of the web page: "a","b"."""
     if isinstance(value, str):
         try:
@@ -34,9 +34,9 @@ def _strings(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _token_ids(value: Any) -> tuple[int, ...]:
+def token_ids(value: Any) -> tuple[int, ...]:
     """Read token ids: "7042,11" or one number."""
-    token_id = whole(0, _MAX_TOKEN_ID)
+    token_id = Whole(0, MAX_TOKEN_ID)
     try:
         parts = value.split(",") if isinstance(value, str) else [value]
         return tuple(token_id(part) for part in parts if not isinstance(part, str) or part.strip())
@@ -49,10 +49,10 @@ def _parameter(default: Any, reader: Reader[Any], *aliases: str) -> Any:
     return dataclasses.field(default=default, metadata={"reader": reader, "aliases": aliases})
 
 
-_any_number = number(-1e6)
-_share = number(0, 1)
-_positive = number(0, above=True)
-_not_negative = number(0)
+_any_number = Number(-1e6)
+_share = Number(0, 1)
+_positive = Number(0, above=True)
+_not_negative = Number(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +63,15 @@ class Parameters:
     directly, by an alias or by a preset.
     """
 
-    max_new_tokens: int = _parameter(200, whole(0), "max_length")
+    max_new_tokens: int = _parameter(200, Whole(0), "max_length")
     auto_max_new_tokens: bool = _parameter(False, flag)
-    max_tokens_second: int = _parameter(0, whole(0))
+    max_tokens_second: int = _parameter(0, Whole(0))
     do_sample: bool = _parameter(True, flag)
     temperature: float = _parameter(0.5, _not_negative)
     temperature_last: bool = _parameter(False, flag)
     top_p: float = _parameter(1.0, _share)
     min_p: float = _parameter(0.0, _share)
-    typical_p: float = _parameter(1.0, number(0, 1, above=True), "typical")
+    typical_p: float = _parameter(1.0, Number(0, 1, above=True), "typical")
     epsilon_cutoff: float = _parameter(0.0, _not_negative)
     eta_cutoff: float = _parameter(0.0, _not_negative)
     tfs: float = _parameter(1.0, _share)
@@ -79,28 +79,28 @@ class Parameters:
     repetition_penalty: float = _parameter(1.1, _positive, "rep_pen")
     presence_penalty: float = _parameter(0.0, _any_number, "presence_pen")
     frequency_penalty: float = _parameter(0.0, _any_number, "frequency_pen")
-    repetition_penalty_range: int = _parameter(0, whole(-1))
+    repetition_penalty_range: int = _parameter(0, Whole(-1))
     encoder_repetition_penalty: float = _parameter(1.0, _positive)
-    top_k: int = _parameter(0, whole(0))
-    min_length: int = _parameter(0, whole(0))
-    no_repeat_ngram_size: int = _parameter(0, whole(0))
-    num_beams: int = _parameter(1, whole(1))
+    top_k: int = _parameter(0, Whole(0))
+    min_length: int = _parameter(0, Whole(0))
+    no_repeat_ngram_size: int = _parameter(0, Whole(0))
+    num_beams: int = _parameter(1, Whole(1))
     penalty_alpha: float = _parameter(0.0, _not_negative)
     length_penalty: float = _parameter(1.0, _any_number)
     early_stopping: bool = _parameter(False, flag)
-    mirostat_mode: int = _parameter(0, whole(0, 2))
+    mirostat_mode: int = _parameter(0, Whole(0, 2))
     mirostat_tau: float = _parameter(5.0, _not_negative)
     mirostat_eta: float = _parameter(0.1, _not_negative)
     grammar_string: str = _parameter("", text)
     guidance_scale: float = _parameter(1.0, _any_number)
     negative_prompt: str = _parameter("", text)
-    seed: int = _parameter(-1, whole(-(2**63), 2**64 - 1))
+    seed: int = _parameter(-1, Whole(-(2**63), 2**64 - 1))
     add_bos_token: bool = _parameter(True, flag)
-    truncation_length: int = _parameter(2048, whole(1), "max_context_length")
-    custom_token_bans: tuple[int, ...] = _parameter((), _token_ids)
+    truncation_length: int = _parameter(2048, Whole(1), "max_context_length")
+    custom_token_bans: tuple[int, ...] = _parameter((), token_ids)
     ban_eos_token: bool = _parameter(False, flag)
     skip_special_tokens: bool = _parameter(True, flag)
-    stopping_strings: tuple[str, ...] = _parameter((), _strings)
+    stopping_strings: tuple[str, ...] = _parameter((), strings)
     given: frozenset[str] = frozenset()
 
 

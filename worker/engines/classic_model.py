@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
-from worker.contract.fields import Reader, flag, number, read, text, whole
+from worker.contract.fields import Number, Reader, Whole, flag, read, text
 from worker.errors import InvalidJob
 
 TRUST = "trust_remote_code"
@@ -55,7 +55,7 @@ def _dtype(value: Any) -> str:
 
 def _layers(value: Any) -> list[int]:
     """Read a list of whole numbers, or one."""
-    return [whole(0)(item) for item in (value if isinstance(value, list) else [value])]
+    return [Whole(0)(item) for item in (value if isinstance(value, list) else [value])]
 
 
 _FLAGS = (
@@ -73,21 +73,21 @@ _NUMBERS = (
 # A key that may be set -> how it is read. Left out: whatever names a file or a folder.
 KEYS: Mapping[str, Reader[Any]] = {
     **dict.fromkeys(_FLAGS, flag),
-    **dict.fromkeys(_NUMBERS, whole(0)),
-    "alpha_value": number(0),
+    **dict.fromkeys(_NUMBERS, Whole(0)),
+    "alpha_value": Number(0),
     "cache_capacity": _name,
-    "compress_pos_emb": whole(1),
+    "compress_pos_emb": Whole(1),
     "compute_dtype": _dtype,
     "cpu_memory": lambda value: _name(str(value)),
     "gpu_memory": lambda value: _names([str(item) for item in _listed(value)]),
     "gpu_split": _name,
-    "groupsize": whole(-1),
+    "groupsize": Whole(-1),
     "loader": _loader,
     "lora": _names,
     "model_type": _name,
     "pre_layer": _layers,
     "quant_type": _name,
-    "rope_freq_base": number(0, 1e9),
+    "rope_freq_base": Number(0, 1e9),
     "rwkv_strategy": text,
     "tensor_split": _name,
 }

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from worker.client import EngineClient
+from worker.contract.fields import field, mapping, text
 from worker.engines.classic_errors import NO_MODEL, load_error
 from worker.engines.classic_model import load_args, public_info
 from worker.errors import (
@@ -75,7 +76,7 @@ class ClassicModels:
 
     async def answer(self, body: Mapping[str, Any]) -> Any:
         """The model's name, or what `action` asks for. Raises JobError."""
-        action = body.get("action") or ""
+        action = field(body, text, "", "action")
         if action == "":
             return {"result": self.name}
         if action == "info":
@@ -134,11 +135,9 @@ class ClassicModels:
     async def _load(self, body: Mapping[str, Any]) -> Any:
         """Check what is to be loaded, and load it."""
         self._check_admin()
-        name, args = body.get("model_name"), body.get("args") or {}
+        name, args = body.get("model_name"), field(body, mapping, {}, "args")
         if not isinstance(name, str) or not name:
             raise InvalidJob("model_name is missing; send one of the names that action list gives")
-        if not isinstance(args, dict):
-            raise InvalidJob("args must be an object")
         args = load_args(
             args,
             any_key=self._settings.engine_load_any_args,
