@@ -7,7 +7,8 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from chaos.cases import Seen, accidents, watch, watch_weather
+from chaos.cases import Accident, Seen, accidents, watch, watch_weather
+from chaos.hostile import hostile
 from chaos.load import Load, run_load
 
 HEAD = """\
@@ -19,14 +20,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
     add = parser.add_argument
-    add("parts", nargs="*", help="cases, platform, load, memory (all but memory)")
+    add("parts", nargs="*", help="cases, engine, platform, load, memory (all but memory)")
     add("--only", default="", help="of the cases, those that have this in their name")
     add("--freeze", type=float, default=5.0, help="seconds that a worker is frozen (5)")
     add("--jobs", type=int, default=500, help="jobs of load and of memory (500)")
     add("--clients", type=int, default=50, help="clients at once (50)")
     add("--kill-every", type=float, default=5.0, help="seconds between two killed workers (5)")
     options = parser.parse_args(arguments)
-    options.parts = options.parts or ["cases", "platform", "load"]
+    options.parts = options.parts or ["cases", "engine", "platform", "load"]
     return options
 
 
@@ -35,9 +36,10 @@ async def main(options: argparse.Namespace) -> int:
     print(HEAD, flush=True)  # noqa: T201 - this is what it is for
     well = True
     if "cases" in options.parts:
-        for accident in accidents(options.freeze):
-            if options.only in accident.name:
-                well &= show(await watch(accident))
+        well &= await show_all(accidents(options.freeze), options.only)
+    if "engine" in options.parts:
+        with hostile() as more:
+            well &= await show_all(more, options.only)
     if "platform" in options.parts:
         for seen in await watch_weather():
             well &= show(seen)
@@ -47,6 +49,11 @@ async def main(options: argparse.Namespace) -> int:
     if "memory" in options.parts:
         well &= report(await run_load(Load(jobs=options.jobs, clients=8, workers=1, kill_every=0)))
     return 0 if well else 1
+
+
+async def show_all(accidents: Sequence[Accident], only: str) -> bool:
+    """Let those happen that have this in their name; whether the worker recovered each time."""
+    return all([show(await watch(accident)) for accident in accidents if only in accident.name])
 
 
 def show(seen: Seen) -> bool:

@@ -23,11 +23,17 @@ _WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class Accident:
-    """name: for the table; happen: does it on a stage and tells what was seen; settings: of it."""
+    """name: for the table; happen: does it on a stage and tells what was seen.
+
+    settings, stand_in, log: of the stage; well_before: whether it happens to a worker that is well.
+    """
 
     name: str
     happen: Callable[[Stage], Awaitable[str]]
     settings: Mapping[str, str] = field(default_factory=dict)
+    stand_in: bool = False
+    log: str = ""
+    well_before: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +51,10 @@ class Seen:
 
 async def watch(accident: Accident) -> Seen:
     """Let an accident happen to a worker that was well before, and wait until it is well again."""
-    async with running_stage(settings=accident.settings) as stage:
-        if accident.name != ENGINE_BEFORE_READY:
+    async with running_stage(
+        settings=accident.settings, stand_in=accident.stand_in, log=accident.log
+    ) as stage:
+        if accident.well_before:
             await stage.until_well()
         return await _on(stage, accident)
 
@@ -77,7 +85,7 @@ async def _on(stage: Stage, accident: Accident) -> Seen:
 def accidents(freeze: float) -> list[Accident]:
     """All of them; freeze: seconds that a worker is frozen."""
     return [
-        Accident(ENGINE_BEFORE_READY, _engine_before_ready),
+        Accident("engine SIGKILL, before ready", _engine_before_ready, well_before=False),
         Accident("engine SIGKILL, idle", _engine_idle(signal.SIGKILL)),
         Accident("engine SIGKILL, mid-generation", _engine_busy(signal.SIGKILL, stream=False)),
         Accident("engine SIGKILL, mid-stream", _engine_busy(signal.SIGKILL, stream=True)),
@@ -97,10 +105,7 @@ def accidents(freeze: float) -> list[Accident]:
     ]
 
 
-ENGINE_BEFORE_READY = "engine SIGKILL, before ready"
-
-
-async def _seen(stage: Stage, job: str) -> str:
+async def seen(stage: Stage, job: str) -> str:
     """What a client reads of a job."""
     answer = await stage.result(job)
     error = answer.get("error")
@@ -111,14 +116,14 @@ async def _seen(stage: Stage, job: str) -> str:
 async def _engine_before_ready(stage: Stage) -> str:
     job = await stage.run("/generate", **SHORT)
     stage.strike([await stage.until_engine()], signal.SIGKILL)
-    return await _seen(stage, job)
+    return await seen(stage, job)
 
 
 def _engine_idle(number: signal.Signals) -> Callable[[Stage], Awaitable[str]]:
     async def happen(stage: Stage) -> str:
         engine = await stage.until_engine()
         stage.strike([engine], number)
-        return await _seen(stage, await stage.run("/generate", **SHORT))
+        return await seen(stage, await stage.run("/generate", **SHORT))
 
     return happen
 
@@ -134,7 +139,7 @@ def _engine_busy(number: signal.Signals, *, stream: bool) -> Callable[[Stage], A
     async def happen(stage: Stage) -> str:
         job = await _streaming(stage) if stream else await _generating(stage)
         stage.strike([await stage.until_engine()], number)
-        return await _seen(stage, job)
+        return await seen(stage, job)
 
     return happen
 
@@ -156,20 +161,20 @@ async def _generating(stage: Stage, **more: Any) -> str:
 async def _engine_lost(stage: Stage) -> str:
     job = await _generating(stage)
     stage.strike([await stage.until_engine()], signal.SIGKILL)
-    return await _seen(stage, job)
+    return await seen(stage, job)
 
 
 async def _worker_killed(stage: Stage) -> str:
     job = await stage.run("/generate", **MIDDLE)
     await stage.until_taken(job)
     stage.strike(stage.workers(), signal.SIGKILL)
-    return await _seen(stage, job)
+    return await seen(stage, job)
 
 
 async def _worker_ended(stage: Stage) -> str:
     job = await _generating(stage)
     stage.strike(stage.workers(), signal.SIGTERM)
-    return await _seen(stage, job)
+    return await seen(stage, job)
 
 
 def _frozen(seconds: float, *, busy: bool) -> Callable[[Stage], Awaitable[str]]:
@@ -184,7 +189,7 @@ def _frozen(seconds: float, *, busy: bool) -> Callable[[Stage], Awaitable[str]]:
         await asyncio.sleep(seconds)
         send(processes, signal.SIGCONT)
         after = job if busy else await stage.run("/generate", **SHORT)
-        return await _seen(stage, after)
+        return await seen(stage, after)
 
     return happen
 
@@ -194,13 +199,13 @@ async def _twice(stage: Stage) -> str:
     endpoint = stage.emulator.endpoint
     (worker,) = endpoint.roster.all()
     endpoint.give_back([stage.emulator.jobs[job]], worker)
-    return await _seen(stage, job)
+    return await seen(stage, job)
 
 
 async def _refused(stage: Stage) -> str:
     job = await stage.run("/generate", policy={"executionTimeout": 8000}, **SHORT)
     stage.weather.next("job-done", 400, 1000)
-    saw = await _seen(stage, job)
+    saw = await seen(stage, job)
     stage.weather.next("job-done", 400, 0)
     return saw
 
@@ -210,12 +215,12 @@ async def _stop_unknown(stage: Stage) -> str:
     worker.stops.append("nobodys-job")
     worker.changed()
     await until(lambda: not worker.stops, 10)
-    return await _seen(stage, await stage.run("/generate", **SHORT))
+    return await seen(stage, await stage.run("/generate", **SHORT))
 
 
 async def _huge(stage: Stage) -> str:
     history = {"internal": [["x" * 9_000_000, "y"]], "visible": [["x", "y"]]}
-    return await _seen(
+    return await seen(
         stage, await stage.run("/chat", user_input="Hello", history=history, max_new_tokens=1)
     )
 
@@ -224,7 +229,7 @@ def _storm(operation: str, fault: int | str) -> Callable[[Stage], Awaitable[str]
     async def happen(stage: Stage) -> str:
         stage.weather.next(operation, fault, 2)
         job = await stage.run("/generate", stream=True, **SHORT)
-        saw = await _seen(stage, job)
+        saw = await seen(stage, job)
         stage.weather.next(operation, fault, 0)
         return saw
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -105,6 +106,12 @@ class Stage:
         """Wait until a chunk of the job has come."""
         await until(lambda: self.emulator.jobs[job_id].chunk_posts > 0, READY_SECONDS)
 
+    async def until_next_chunk(self, job_id: str) -> None:
+        """Wait until another chunk of the job has come, or its end."""
+        job = self.emulator.jobs[job_id]
+        posts = job.chunk_posts
+        await until(lambda: job.chunk_posts > posts or job.status not in _OPEN, READY_SECONDS)
+
     async def until_well(self) -> None:
         """Wait until a job is COMPLETED again."""
         status = ""
@@ -135,17 +142,24 @@ class Stage:
 
 @asynccontextmanager
 async def running_stage(
-    *, workers: int = 1, stand_in: bool = False, settings: Mapping[str, str] | None = None
+    *,
+    workers: int = 1,
+    stand_in: bool = False,
+    settings: Mapping[str, str] | None = None,
+    log: str = "",
 ) -> AsyncIterator[Stage]:
     """Run an emulator with workers.
 
-    stand_in: on an engine that answers at once, without a model; settings: of the workers.
+    stand_in: on an engine that answers at once, without a model; settings: of the workers; log: the
+    file that all they print goes to.
     """
     weather = Weather()
     variables = {"LOG_LEVEL": "error", "WORKER_GRACE_PERIOD": "5", **(settings or {})}
     if stand_in:
         variables["PYTHONPATH"] = str(STAND_IN)
     command = ["env", *(f"{name}={value}" for name, value in variables.items())]
+    if log:
+        command += ["sh", "-c", f'exec "$@" >{shlex.quote(log)} 2>&1', "sh"]
     fleet = FleetOptions(
         command=[*command, sys.executable, "handler.py"],
         folder=ROOT,

@@ -104,11 +104,11 @@ _MEANT = {
     "action": st.sampled_from(["", "info", "list", "load", "unload"]),
     "stopping_strings": st.lists(_TEXTS, max_size=3),
 }
-_KNOWN = sorted({*TABLE, *_OTHERS, *_CHAT, *_OPENAI, *_MEANT, "greeting", "your_name"})
+KNOWN = sorted({*TABLE, *_OTHERS, *_CHAT, *_OPENAI, *_MEANT, "greeting", "your_name"})
 _PAYLOAD = st.builds(
     lambda meant, wild: {**meant, **wild},
     st.fixed_dictionaries({}, optional={**_CHAT, **_OPENAI, **_MEANT}),
-    st.dictionaries(st.sampled_from(_KNOWN) | _TEXTS, JSON, max_size=2),
+    st.dictionaries(st.sampled_from(KNOWN) | _TEXTS, JSON, max_size=2),
 )
 ROUTES = (
     "/model",
@@ -123,21 +123,21 @@ ROUTES = (
     "/v1/models",
     "/v1/embeddings",
 )
-_HOSTILE = st.sampled_from(
-    [
-        "/v1/../slots",
-        "//evil.example/v1/models",
-        "http://evil.example/v1/models",
-        "/v1/models@evil.example",
-        "/v1/models?key=1",
-        "/v1/%2e%2e/slots",
-        "/v1/models\r\nHost: evil.example",
-        "/api/v1/generate",
-        "/v1/",
-        "/" * 600,
-    ]
+HOSTILE = (
+    "/v1/../slots",
+    "//evil.example/v1/models",
+    "http://evil.example/v1/models",
+    "/v1/models@evil.example",
+    "/v1/models?key=1",
+    "/v1/%2e%2e/slots",
+    "/v1/models\r\nHost: evil.example",
+    "/api/v1/generate",
+    "/v1/",
+    "/" * 600,
 )
-_ENDPOINT = st.one_of(st.sampled_from(ROUTES), st.sampled_from(ROUTES), _HOSTILE, JSON)
+_ENDPOINT = st.one_of(
+    st.sampled_from(ROUTES), st.sampled_from(ROUTES), st.sampled_from(HOSTILE), JSON
+)
 INPUTS = st.one_of(
     st.fixed_dictionaries(
         {
@@ -158,39 +158,39 @@ JOBS = st.fixed_dictionaries(
 
 # What an engine answers when it does not answer as it should
 
-_EVENT_KEYS = (
+EVENT_KEYS = (
     *("content", "stop", "stop_type", "tokens_predicted", "tokens_evaluated", "choices", "index"),
     *("delta", "text", "message", "finish_reason", "usage", "completion_tokens", "output_tokens"),
     *("type", "response", "error", "role", "tool_calls", "id", "function", "name", "arguments"),
     *("content_block", "partial_json", "logprobs", "stop_reason", "detail", "loc", "msg"),
 )
-_EVENT_TYPES = st.sampled_from(
-    [
-        "message_start",
-        "content_block_start",
-        "content_block_delta",
-        "message_delta",
-        "message_stop",
-        "response.output_text.delta",
-        "response.completed",
-        "response.failed",
-    ]
+EVENT_TYPES = (
+    "message_start",
+    "content_block_start",
+    "content_block_delta",
+    "message_delta",
+    "message_stop",
+    "response.output_text.delta",
+    "response.completed",
+    "response.failed",
 )
-_LIKELY = st.one_of(_SCALARS, _EVENT_TYPES, st.just({"index": 0, "delta": {"content": "x"}}))
+_LIKELY = st.one_of(
+    _SCALARS, st.sampled_from(EVENT_TYPES), st.just({"index": 0, "delta": {"content": "x"}})
+)
 SAID = st.recursive(
     _LIKELY,
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(_EVENT_KEYS), inner, max_size=4)
+        | st.dictionaries(st.sampled_from(EVENT_KEYS), inner, max_size=4)
     ),
     max_leaves=12,
 )
 EVENT_OBJECTS = st.one_of(
-    st.dictionaries(st.sampled_from(_EVENT_KEYS), SAID, max_size=5),
+    st.dictionaries(st.sampled_from(EVENT_KEYS), SAID, max_size=5),
     st.builds(
         lambda kind, rest: {**rest, "type": kind},
-        _EVENT_TYPES,
-        st.dictionaries(st.sampled_from(_EVENT_KEYS), SAID, max_size=4),
+        st.sampled_from(EVENT_TYPES),
+        st.dictionaries(st.sampled_from(EVENT_KEYS), SAID, max_size=4),
     ),
     st.fixed_dictionaries({"choices": st.lists(SAID, max_size=2)}),
 )

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import random_jobs
 from tests.fuzz import (
     EVENTS,
     INDISCREET,
@@ -86,6 +87,17 @@ def job_for(route: str, **more: Any) -> dict[str, Any]:
     payload = {"prompt": "Hello", "user_input": "Hello", "max_new_tokens": 5, **more}
     method = "GET" if route == "/v1/models" else "POST"
     return {"id": "j1", "input": {"api": {"method": method, "endpoint": route}, "payload": payload}}
+
+
+def test_plain_random_jobs_are_answered_well() -> None:
+    assert 0 == random_jobs.run(seed=1, first=0, jobs=500)
+
+
+@pytest.mark.parametrize("route", ["/generate", "/chat", "/token-count", "/v1/completions"])
+def test_half_a_character_is_refused(whole: World, route: str) -> None:
+    outcome, _ = whole.run(job_for(route, prompt="\ud800", user_input="\ud800"))
+
+    assert (400, True) == (outcome.status, "half of a character" in (outcome.error or ""))
 
 
 @pytest.mark.parametrize("depth", [100, 900, 2_000, 100_000])

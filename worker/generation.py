@@ -54,7 +54,7 @@ async def fit_prompt(
     """
     space = room(parameters, backend.context_length)
     most = min(space.prompt, backend.context_length - 1)
-    short = len(prompt.encode()) + _OWN_TOKENS <= most
+    short = len(prompt.encode("utf-8", "surrogatepass")) + _OWN_TOKENS <= most
     if short and parameters.add_bos_token and not parameters.auto_max_new_tokens:
         return Completion(prompt, parameters.max_new_tokens, parameters, stop)
     tokens = await backend.tokenize(prompt, add_bos=parameters.add_bos_token)
