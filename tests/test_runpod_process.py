@@ -131,6 +131,18 @@ async def test_a_killed_worker_leaves_no_ping_process(platform: FakePlatform) ->
         assert set() == processes_of(worker.pid)
 
 
+async def test_pings_go_on_after_the_death_of_the_pinging_process(platform: FakePlatform) -> None:
+    async with worker_process(platform) as worker:
+        await until_taking(platform)
+        (pinging,) = processes_of(worker.pid) - {worker.pid}
+        os.kill(pinging, signal.SIGKILL)
+        pings = len(platform.pings)
+        await platform.until(lambda: len(platform.pings) > pings + 1, 30)
+        worker.terminate()
+        assert 0 == await ended(worker, 5)
+        assert set() == processes_of(worker.pid)
+
+
 async def test_a_worker_that_was_frozen_goes_on(platform: FakePlatform) -> None:
     """All its deadlines have passed and its connections are dead when it is thawed."""
     platform.hold = 0.5

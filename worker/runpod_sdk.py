@@ -19,6 +19,8 @@ from multiprocessing.connection import wait
 from types import ModuleType
 from typing import Any
 
+from worker.pinger import Pinger
+
 # module of the SDK: the names in it that the worker uses. An SDK without one of them is refused.
 INTERNALS = {
     "runpod.http_client": ("AsyncClientSession",),
@@ -40,7 +42,6 @@ INTERNALS = {
 PING_VARIABLES = ("RUNPOD_AI_API_KEY", "RUNPOD_POD_ID", "RUNPOD_WEBHOOK_PING")
 # rp_http.py, _transmit: the body is bare JSON all the same
 POST_HEADERS = {"charset": "utf-8", "Content-Type": "application/x-www-form-urlencoded"}
-PING_STOP_SECONDS = 1.0
 
 
 class Sdk:
@@ -97,24 +98,20 @@ class Sdk:
     def heartbeat(self) -> Iterator[None]:
         """Ping from a process of its own; it ends with the block, or with the worker's death.
 
-        Nothing is started where the SDK would not ping (PING_VARIABLES). Call it before signal
-        handlers are set: the SDK's way of starting would hand them on to the child.
+        Nothing is started where the SDK would not ping (PING_VARIABLES).
         """
         if not all(os.environ.get(name) for name in PING_VARIABLES):
             yield
             return
         mirror = self._mirror()
         self._progress.set_mirror(mirror)
-        process = multiprocessing.Process(target=_ping, args=(mirror,), daemon=True)
-        process.start()
+        pinger = Pinger(_ping, mirror)
+        pinger.start()
         try:
             yield
         finally:
             self._progress.set_mirror(None)
-            process.terminate()
-            process.join(PING_STOP_SECONDS)
-            process.kill()
-            process.join()
+            pinger.stop()
 
 
 def load_sdk() -> Sdk:
