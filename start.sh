@@ -8,6 +8,7 @@
 # PYTHON         the Python to set up with (default: the best one that is found)
 set -euo pipefail
 
+began=${EPOCHREALTIME-} # the worker's log tells where the time of a start went
 here=$(readlink -f -- "${BASH_SOURCE[0]}")
 # shellcheck source=scripts/environment.sh
 source "${here%/*}/scripts/environment.sh"
@@ -19,5 +20,5 @@ case "${1-}" in
 chat | run | runsync | status | stream | cancel | health | bench | doctor)
     exec "$python" -m cli "$@"
     ;;
-*) exec "$python" handler.py "$@" ;;
+*) WORKER_SHELL_TIMES="$began ${EPOCHREALTIME-}" exec "$python" handler.py "$@" ;;
 esac

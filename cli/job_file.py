@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from gateway.job_input import blocking_input, openai_input
 from worker.errors import SettingsError
 from worker.job import parse_job
-from worker.local_run import MAX_JOB_FILE_BYTES
+from worker.local_job import MAX_JOB_FILE_BYTES
 
 Job = dict[str, Any]
 

@@ -5,14 +5,13 @@ The engine is spawned before anything heavy is imported: its cold start and the 
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from worker import joblog
+from worker.cold_start import ColdStart, importing
 from worker.engines.choose import make_engine
 from worker.errors import JobError, SettingsError
 from worker.model_errors import ModelUnavailable
@@ -27,31 +26,36 @@ _ON_PLATFORM = "RUNPOD_WEBHOOK_GET_JOB"
 _JSON_LOG = "RUNPOD_ENDPOINT_ID"
 
 
-def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+def main(arguments: Sequence[str], environ: Mapping[str, str], first_statement: float) -> int:
     """Run the worker and return its exit code.
 
+    first_statement: when the program's first line was run, in monotonic seconds.
     0: the local job is COMPLETED, or the worker was asked to end; 1: the local job is FAILED, the
     model can't be had, or the engine is lost; 2: a bad setting or an unreadable job.
     """
     try:
-        return _main(_parse(arguments), environ, queued_at=time.monotonic())
+        return _main(_test_input(arguments), environ, ColdStart(environ, first_statement))
     except KeyboardInterrupt:  # before or after the event loop handled signals
         return 128 + signal.SIGINT
 
 
-def _main(options: argparse.Namespace, environ: Mapping[str, str], *, queued_at: float) -> int:
+def _main(test_input: str | None, environ: Mapping[str, str], cold_start: ColdStart) -> int:
     """Start the engine, serve with it, end it."""
+    cold_start.mark("imports")
     try:
         settings = Settings.from_env(environ)
         joblog.configure(settings.log_level, as_json=_JSON_LOG in environ)
         job = None
-        if options.test_input is not None or _ON_PLATFORM not in environ:
-            from worker.local_run import read_job  # noqa: PLC0415
+        if test_input is not None or _ON_PLATFORM not in environ:
+            from worker.local_job import read_job  # noqa: PLC0415
 
-            job = read_job(options.test_input, _JOB_FILE)
+            job = read_job(test_input, _JOB_FILE)
+        cold_start.mark("settings")
         settings = with_local_model(settings, joblog.logger.info)
         engine = make_engine(settings, environ, joblog.log_engine)
+        cold_start.mark("model lookup")
         engine.spawn()
+        cold_start.mark("spawn")
     except ModelUnavailable as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_NO_MODEL
@@ -60,21 +64,27 @@ def _main(options: argparse.Namespace, environ: Mapping[str, str], *, queued_at:
         return EXIT_BAD_SETTING
     try:
         # Imported only now: the engine is starting meanwhile.
-        from worker import service  # noqa: PLC0415
-
+        with importing():
+            from worker import service  # noqa: PLC0415
+        cold_start.mark("more imports")
         if job is not None:
-            return service.run_one(settings, engine, job, queued_at=queued_at)
-        return service.serve(settings, engine)
+            return service.run_one(settings, engine, job, cold_start)
+        return service.serve(settings, engine, cold_start)
     finally:
         engine.kill()
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+def _test_input(arguments: Sequence[str]) -> str | None:
+    """The job on the command line, None without one."""
+    if not arguments:
+        return None
+    import argparse  # noqa: PLC0415 - on the platform there are no arguments
+
     parser = argparse.ArgumentParser(
-        prog="start.sh", description="Serve RunPod, or run one job locally and print its result."
+        prog="start.sh", description="Serve RunPod, or run one local job and print its result."
     )
     parser.add_argument(
         "--test_input", metavar="JSON", help="the job to run, in place of test_input.json"
     )
-    return parser.parse_args(arguments)
+    test_input: str | None = parser.parse_args(arguments).test_input
+    return test_input

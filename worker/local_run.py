@@ -1,4 +1,4 @@
-"""One job without the platform: read, run through the same runner, printed as the platform would.
+"""One job without the platform: run through the same runner, printed as the platform would.
 
 stdout carries the envelope and nothing else; the chunks of a streamed job go to stderr.
 """
@@ -9,35 +9,12 @@ import asyncio
 import json
 import sys
 import time
-import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from worker.errors import SettingsError
 from worker.output import Outcome
 from worker.runner import Runner
 from worker.stream import Channel
-
-MAX_JOB_FILE_BYTES = 20_000_000
-
-
-def read_job(text: str | None, path: Path) -> dict[str, Any]:
-    """The job in `text`, else in the file; raises SettingsError when there is none to be had."""
-    where = "--test_input" if text is not None else path.name
-    try:
-        if text is None and path.stat().st_size > MAX_JOB_FILE_BYTES:
-            raise SettingsError(f"{where} is over {MAX_JOB_FILE_BYTES} bytes")
-        job = json.loads(path.read_text("utf-8") if text is None else text)
-    except OSError as error:
-        raise SettingsError(
-            f"{where} can't be read ({error.strerror}); write a job there"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{where} is not JSON: {error}") from error
-    if not isinstance(job, dict):
-        raise SettingsError(f'{where} must hold an object like {{"input": {{...}}}}')
-    return {"id": f"local-{uuid.uuid4()}", **job}
 
 
 async def run_local(runner: Runner, job: Mapping[str, Any], *, queued_at: float) -> int:

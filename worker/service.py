@@ -10,6 +10,7 @@ from typing import Any
 
 from worker import runpod_loop
 from worker.client import EngineClient
+from worker.cold_start import ColdStart, importing
 from worker.engines.engine import Engine
 from worker.errors import EngineStartFailed
 from worker.local_run import print_outcome, run_local
@@ -24,33 +25,37 @@ from worker.supervisor import Supervisor
 from worker.watched import Watched
 
 
-def run_one(settings: Settings, engine: Engine, job: Mapping[str, Any], *, queued_at: float) -> int:
+def run_one(
+    settings: Settings, engine: Engine, job: Mapping[str, Any], cold_start: ColdStart
+) -> int:
     """Run one local job and return the exit code; a signal ends it with 128 + its number."""
-    return asyncio.run(_until_signal(_run_one(settings, engine, job, queued_at)))
+    return asyncio.run(_until_signal(_run_one(settings, engine, job, cold_start)))
 
 
 async def _run_one(
-    settings: Settings, engine: Engine, job: Mapping[str, Any], queued_at: float
+    settings: Settings, engine: Engine, job: Mapping[str, Any], cold_start: ColdStart
 ) -> int:
     async with _client(settings, engine) as client:
         supervisor = make_supervisor(settings, engine, client)
         async with _running(supervisor.run()):
-            await first_of(supervisor.ready.wait(), supervisor.lost.wait())
+            gate = _FirstPass(supervisor, cold_start)
+            await first_of(gate.wait(), supervisor.lost.wait())
             if supervisor.lost.is_set():
                 error = EngineStartFailed(supervisor.cause or "the engine did not start")
-                return print_outcome(job, failed(error), queued_at=queued_at)
+                return print_outcome(job, failed(error), queued_at=cold_start.began)
             runner = make_runner(settings, engine, client, supervisor)
-            return await run_local(runner, job, queued_at=queued_at)
+            return await run_local(runner, job, queued_at=cold_start.began)
 
 
-def serve(settings: Settings, engine: Engine) -> int:
+def serve(settings: Settings, engine: Engine, cold_start: ColdStart) -> int:
     """Serve RunPod until the worker is told to end (0) or the engine is lost (1)."""
-    # The SDK takes half a second to import, while the engine is starting.
-    sdk = load_sdk()
-    return asyncio.run(_serve(settings, engine, sdk))
+    with importing():
+        sdk = load_sdk()
+    cold_start.mark("SDK import")
+    return asyncio.run(_serve(settings, engine, sdk, cold_start))
 
 
-async def _serve(settings: Settings, engine: Engine, sdk: Sdk) -> int:
+async def _serve(settings: Settings, engine: Engine, sdk: Sdk, cold_start: ColdStart) -> int:
     serve_jobs = runpod_loop.serve if settings.worker_loop == "event" else serve_stock
     async with _client(settings, engine) as client:
         supervisor = make_supervisor(settings, engine, client)
@@ -60,9 +65,28 @@ async def _serve(settings: Settings, engine: Engine, sdk: Sdk) -> int:
                 sdk=sdk,
                 capacity=engine.slots + settings.worker_extra_jobs,
                 grace_period=settings.worker_grace_period,
-                gate=supervisor.ready,
+                gate=_FirstPass(supervisor, cold_start),
                 fatal=supervisor.lost,
             )
+
+
+class _FirstPass:
+    """The supervisor's `ready` for a job loop: whoever passes it first ends the cold start."""
+
+    def __init__(self, supervisor: Supervisor, cold_start: ColdStart) -> None:
+        self._supervisor = supervisor
+        self._cold_start: ColdStart | None = cold_start
+
+    async def wait(self) -> None:
+        """Wait until the engine is ready; the first time log where the time of the start went."""
+        cold_start, self._cold_start = self._cold_start, None
+        if cold_start is None:
+            await self._supervisor.ready.wait()
+            return
+        cold_start.mark("checks and heartbeat")
+        await self._supervisor.ready.wait()
+        cold_start.mark("waiting for the engine")
+        cold_start.report(self._supervisor.phases)
 
 
 def make_runner(

@@ -7,6 +7,7 @@ that ran on it are FAILED with what it died of.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from worker.client import EngineClient
 from worker.engines.engine import Engine
@@ -22,7 +23,8 @@ class Supervisor:
     """One engine, through all its lives.
 
     restarts: how often it is started again; probe_seconds: after how many of silence an idle engine
-    hangs (see hang.py). cause: why it was killed or did not start, None otherwise.
+    hangs (see hang.py). cause: why it was killed or did not start, None otherwise. phases:
+    the seconds of the last start's parts.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Supervisor:
         self.ready = asyncio.Event()
         self.lost = asyncio.Event()
         self.cause: str | None = None
+        self.phases: Mapping[str, float] = {}
 
     async def run(self) -> None:
         """Watch until the engine is lost; `ready` and `lost` tell everybody else."""
@@ -63,9 +66,9 @@ class Supervisor:
 
     async def _become_ready(self) -> None:
         """Wait for the first token and log where the time went."""
-        phases = await self._engine.wait_ready(self._client.session)
+        self.phases = await self._engine.wait_ready(self._client.session)
         self.cause = None
-        seconds = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in phases.items())
+        seconds = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self.phases.items())
         logger.info("engine ready with %s: %s", self._engine.model_name, seconds)
         self.ready.set()
 

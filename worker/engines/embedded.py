@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from worker.engine_log import LogLine
 from worker.engines.cores import usable_cores
 from worker.engines.embedded_child import HOST, explain, start_child
-from worker.engines.llama_child import N_BATCH, Options
+from worker.engines.llama_child import IMPORTED, N_BATCH, Options
 from worker.errors import EngineDown, EngineStartFailed
 from worker.latch import Latch
 from worker.models import Catalog
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 _TERM_SECONDS = 1.0
 
 
-# From the spawn to the first answer, on to the loaded model, on to a token.
-_PHASES = ("answers", "model", "first token")
+# From the spawn to the imported library, on to the loaded model, on to a token.
+_PHASES = ("imports", "model", "first token")
 
 
 class EmbeddedEngine:
@@ -56,6 +56,7 @@ class EmbeddedEngine:
         self._url = f"http://{HOST}:{settings.engine_port}"
         self._process: EngineProcess | None = None
         self._spawned_at = 0.0
+        self._imported_at: float | None = None
         self._starting = ""
         self._ready: EngineProcess | None = None
         self._model: str | None = None
@@ -173,12 +174,12 @@ class EmbeddedEngine:
             threads=self._threads,
             gpu_layers=self._gpu_layers,
         )
-        self._starting, self._spawned_at = name, time.monotonic()
+        self._starting, self._spawned_at, self._imported_at = name, time.monotonic(), None
         self._ready = self._model = None
         if self._died.value is not None:
             # One that is not set goes on: somebody waits for it through every load.
             self._died = Latch()
-        self._process = start_child(options, self._environment, self._log, self._on_exit)
+        self._process = start_child(options, self._environment, self._take_line, self._on_exit)
 
     async def wait_ready(
         self, session: aiohttp.ClientSession, timeout: float | None = None
@@ -250,25 +251,24 @@ class EmbeddedEngine:
         return times
 
     async def _steps(self, session: aiohttp.ClientSession, timeout: float) -> Mapping[str, float]:
-        """First answer, loaded model, first token; each with the time it took."""
+        """Imported library, loaded model, first token; each with the time it took."""
         from worker.engines.ready import Startup  # noqa: PLC0415 - imported after the spawn
 
         process = self._process
         if process is None:
             raise EngineStartFailed("the engine was not started")
         startup = Startup(process, session, timeout=timeout, explain=explain)
-        marks = [self._spawned_at]
-        await startup.until_status(f"{self._url}/health", lambda status: status > 0)
-        marks.append(time.monotonic())
         await startup.until_status(f"{self._url}/health", lambda status: status == 200)
-        marks.append(time.monotonic())
+        loaded = time.monotonic()
         await startup.json("POST", f"{self._url}/completion", {"prompt": "1", "n_predict": 1})
-        marks.append(time.monotonic())
+        warm = time.monotonic()
         slots = await startup.json("GET", f"{self._url}/slots")
         self._context = slots[0]["n_ctx"]
         self._model, self._ready = self._starting, process
         if not process.alive:
             raise EngineStartFailed(explain(process))
+        # A flood of lines may have swallowed the one that tells of the import.
+        marks = (self._spawned_at, self._imported_at or loaded, loaded, warm)
         seconds = (after - before for before, after in itertools.pairwise(marks))
         return dict(zip(_PHASES, seconds, strict=True))
 
@@ -285,6 +285,12 @@ class EmbeddedEngine:
                 await until_idle(self._session, f"{self._url}/slots", grace)
         finally:
             await process.stop(_TERM_SECONDS)
+
+    def _take_line(self, line: str) -> None:
+        """Log a line, and note when the library was imported; in the reading thread."""
+        if line == IMPORTED:
+            self._imported_at = time.monotonic()
+        self._log(line)
 
     def _on_exit(self, process: EngineProcess) -> None:
         """Tell a death from an end that was asked for; runs in the watching thread."""

@@ -4,13 +4,14 @@
 listens on 127.0.0.1 and ends at SIGTERM at once: deleting a server that is busy can take more
 than 20 seconds (xllamacpp 2026.10.11549), so whoever stops it lets it become idle first.
 
-A fault that it finds itself is a line that begins with `FAULT`.
+A fault that it finds itself is a line that begins with `FAULT`; `IMPORTED` is a line that it prints
+before it loads the model.
 """
 
 from __future__ import annotations
 
 import json
-import platform
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 FAULT = "llama_child: "
+IMPORTED = "llama.cpp is imported"
 N_BATCH = 2048  # llama.cpp's default, reported by the worker
 _WARNINGS = 2  # llama.cpp logs several lines per request from 3 on
 
@@ -46,7 +48,10 @@ def main(arguments: list[str]) -> int:
     # kernel's own handling is immediate.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        server = serve(load_library(), options)
+        library = load_library()
+        sys.stdout.write(f"{IMPORTED}\n")
+        sys.stdout.flush()
+        server = serve(library, options)
     except _ChildError as fault:
         # llama.cpp logs in a thread of its own and may be in the middle of a line.
         sys.stdout.write(f"\n{FAULT}{fault}\n")
@@ -58,7 +63,7 @@ def main(arguments: list[str]) -> int:
 
 def load_library() -> ModuleType:
     """Import llama.cpp; raises _ChildError when this system lacks what it needs."""
-    if platform.machine() == "x86_64" and not _has_avx2(Path("/proc/cpuinfo")):
+    if os.uname().machine == "x86_64" and not _has_avx2(Path("/proc/cpuinfo")):
         raise _ChildError("this processor has no AVX2, which the embedded engine needs")
     try:
         import xllamacpp  # noqa: PLC0415 - it crashes on a processor without AVX2
@@ -97,6 +102,7 @@ def serve(library: ModuleType, options: Options) -> object:
     params.endpoint_slots = True
     params.ui = False
     params.cors_origins = ""  # no web page has business here
+    params.warmup = False  # the worker's own first token is one; llama.cpp's takes 50 ms
     params.verbosity = _WARNINGS
     try:
         server: object = library.Server(params)
