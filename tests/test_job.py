@@ -103,6 +103,8 @@ def test_a_wrong_input_is_refused_with_its_reason(
         "@evil.example/v1/models",
         "/v1/@evil.example:80",
         "/v1/../internal",
+        "/v1/./models",
+        "/v1/..",
         "/v1/%2e%2e/internal",
         "/v1/models%2f",
         "/v1/models?x=1",

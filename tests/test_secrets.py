@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,7 @@ class Run:
     answers: list[Any]
     commands: bytes
     engine_environment: bytes
+    listens_on: set[str]
 
 
 @asynccontextmanager
@@ -96,9 +97,10 @@ async def run_worker() -> Run:
         commands = b"\n".join(read(pid, "cmdline") for pid in (worker.pid, *processes))
         engine = next(pid for pid in processes if b"llama_child" in read(pid, "cmdline"))
         environment = read(engine, "environ")
+        listens_on = listening([worker.pid, *processes])
         worker.send_signal(signal.SIGTERM)
         output, _ = await asyncio.wait_for(worker.communicate(), 20)
-    return Run(output.decode(), answers, commands, environment)
+    return Run(output.decode(), answers, commands, environment, listens_on)
 
 
 async def answer_of(
@@ -113,6 +115,18 @@ def read(pid: int, name: str) -> bytes:
     return Path(f"/proc/{pid}/{name}").read_bytes()
 
 
+def listening(pids: Sequence[int]) -> set[str]:
+    """The addresses, as the kernel writes them, on which these processes take connections."""
+    links = [link for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()]
+    sockets = {str(link.readlink()).removeprefix("socket:[").removesuffix("]") for link in links}
+    lines = [line.split() for name in ("tcp", "tcp6") for line in net(name)]
+    return {line[1].split(":")[0] for line in lines if line[3] == "0A" and line[9] in sockets}
+
+
+def net(name: str) -> list[str]:
+    return Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+
+
 @pytest.fixture(scope="module")
 def run() -> Run:
     return asyncio.run(asyncio.wait_for(run_worker(), 60))
@@ -121,6 +135,10 @@ def run() -> Run:
 def found(text: str | bytes, *canaries: str) -> list[str]:
     data = text.encode() if isinstance(text, str) else text
     return [canary for canary in canaries if canary.encode() in data]
+
+
+def test_nothing_listens_but_on_loopback(run: Run) -> None:
+    assert {"0100007F"} == run.listens_on
 
 
 def test_every_job_was_answered(run: Run) -> None:

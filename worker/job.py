@@ -94,7 +94,7 @@ def _route(endpoint: Any) -> tuple[str, bool]:
     if not isinstance(endpoint, str) or not endpoint.strip("/ "):
         raise InvalidJob(f"the endpoint is missing or not a string; {_KNOWN}")
     path = "/" + endpoint.removeprefix("/").removesuffix("/")
-    if not _PLAIN_PATH.fullmatch(path) or "//" in path or ".." in path:
+    if not _PLAIN_PATH.fullmatch(path) or not {"", ".", ".."}.isdisjoint(path.split("/")[1:]):
         raise InvalidJob(
             "the endpoint must be a plain path such as /generate: no host, scheme, query or '..'"
         )

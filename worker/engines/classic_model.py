@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
-from worker.contract.fields import Number, Reader, Whole, flag, read, text
+from worker.contract.fields import Number, Reader, Whole, flag, read
 from worker.errors import InvalidJob
 
 TRUST = "trust_remote_code"
@@ -31,6 +31,13 @@ def _name(value: Any) -> str:
         raise ValueError("a plain text without slashes")
     if ".." in value:
         raise ValueError("a plain text without two dots")
+    return value
+
+
+def _strategy(value: Any) -> str:
+    """Read RWKV's layers and formats, such as "cuda fp16 *10 -> cpu fp32"."""
+    if not isinstance(value, str) or not re.fullmatch(r"(?:[\w :.,*+-]|(?<=-)>){1,200}", value):
+        raise ValueError('a strategy such as "cuda fp16 *10 -> cpu fp32"')
     return value
 
 
@@ -88,7 +95,7 @@ KEYS: Mapping[str, Reader[Any]] = {
     "pre_layer": _layers,
     "quant_type": _name,
     "rope_freq_base": Number(0, 1e9),
-    "rwkv_strategy": text,
+    "rwkv_strategy": _strategy,
     "tensor_split": _name,
 }
 

@@ -30,7 +30,8 @@ _KEYS = frozenset(
 _OLD_NAMES = {"n_ctx": "ctx_size", "max_seq_len": "ctx_size", "n_gpu_layers": "gpu_layers"}
 # A load takes these from the model's file, unless they are said again.
 _KEPT = {"ctx_size": "--ctx-size", "gpu_layers": "--gpu-layers"}
-_OUTSIDE = re.compile(r"^[/\\~]|\.\.|^[A-Za-z]:")
+# A path out of the models folder, or what a shell would take for more than text.
+_OUTSIDE = re.compile(r"^[/\\~]|\.\.|^[A-Za-z]:|[\x00-\x1f;&|`$<>*?!\"']")
 
 
 def load_args(
@@ -43,14 +44,18 @@ def load_args(
     """
     named = {_name(key): value for key, value in args.items()}
     if not allow_any:
-        _check(named)
+        check(named)
     kept = _kept(launch) if loader == launch.loader == LLAMA_CPP else {}
     return {"loader": loader, **kept, **named}
 
 
-def _check(args: Mapping[str, Any]) -> None:
-    """Refuse what is no option of a loader, and paths out of the models folder."""
-    refused = sorted(key for key in args if key not in _KEYS)
+def check(args: Mapping[str, Any]) -> None:
+    """Refuse what is no option of a loader, and paths out of the models folder; raises InvalidJob.
+
+    Nothing goes to a shell, and a shell's characters are refused all the same.
+    """
+    named = {_name(key) for key in args}
+    refused = sorted(named - _KEYS)
     if refused:
         raise InvalidJob(
             f"args can't set {', '.join(refused)[:150]}; only options of the model loaders such as "
