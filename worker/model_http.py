@@ -1,81 +1,77 @@
-"""One HTTP GET of a part of a file, with every fault as Refused or Broken.
+"""The one HTTP client of all that huggingface_hub asks and fetches.
 
-Redirects are followed here: never from https to anything else, and the token stays with its host.
+The library resumes, and its client follows redirects and keeps the token to its host. What it does
+not do is done here for all of its requests: a limit to each wait; a look at the deadline between
+any two reads (it takes data in blocks of 10 MiB, so a trickle would go on for ever); no redirect
+out of https; and every fault as Refused or Broken, so that there is one way of trying again (it
+would wait as long as a server asks, and give up on a connection that is reset).
 """
 
 from __future__ import annotations
 
-import http.client
 import socket
 import ssl
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from email.message import Message
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+
+import httpx2
 
 from worker.model_retry import Broken, Refused
 
-_MOST_REDIRECTS = 5
-_REDIRECTS = (301, 302, 303, 307, 308)
-_SECRET = "authorization"  # noqa: S105 - a header's name
+_CAUSES: tuple[tuple[type[BaseException], str], ...] = (
+    (httpx2.TimeoutException, "no bytes came for too long"),
+    (socket.gaierror, "the host's name can't be found, there may be no network"),
+    (ssl.SSLCertVerificationError, "the server's certificate can't be verified"),
+    (httpx2.ConnectError, "the server can't be reached, there may be no network"),
+    (httpx2.TooManyRedirects, "the server redirects without end"),
+    (httpx2.InvalidURL, "the address is not one"),
+    (httpx2.UnsupportedProtocol, "the address is not one"),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Bytes from `start` of a file with `total` bytes (None: not said); read gives some of them."""
+class Client(httpx2.Client):
+    """stall: seconds of each wait. check: called between reads, may raise. schemes: allowed."""
 
-    start: int
-    total: int | None
-    body: Any
+    def __init__(self, *, stall: float, check: Callable[[], None], schemes: set[str]) -> None:
+        super().__init__(follow_redirects=True, event_hooks={"request": [self._allow]})
+        self._stall, self._check, self._schemes = stall, check, schemes
 
-    def read(self, most: int) -> bytes:
-        """Wait for bytes, at most so many; b"" at the end. Raises Broken."""
-        with _faults():
-            data: bytes = self.body.read1(most)
-            return data
+    def send(self, request: httpx2.Request, *, stream: bool = False, **how: Any) -> httpx2.Response:
+        """Send a request; raises Refused, Broken, and what `check` raises."""
+        request.extensions["timeout"] = httpx2.Timeout(self._stall).as_dict()
+        with faults():
+            response = super().send(request, stream=True, **how)
+        if response.is_error:
+            response.close()
+            raise _refused(response)
+        response.stream = _Reads(response.stream, self._check)
+        if not stream:
+            with closing(response):
+                response.read()
+        return response
 
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Leaves redirects to the caller."""
-
-    def redirect_request(self, *_arguments: Any) -> None:
-        """Follow none."""
-
-
-@contextmanager
-def get(url: str, headers: Mapping[str, str], start: int, timeout: float) -> Iterator[Answer]:
-    """Ask for a file from byte `start` on; timeout is for each wait, in seconds.
-
-    A server may send the whole file all the same: look at the answer's start. Raises Refused, and
-    Broken for all faults of the network.
-    """
-    wanted = {**headers, "User-Agent": "worker"}
-    if start:
-        wanted["Range"] = f"bytes={start}-"
-    with _faults():
-        response = _open(url, wanted, timeout)
-    try:
-        yield Answer(*_span(response.status, response.headers), response)
-    finally:
-        response.close()
+    def _allow(self, request: httpx2.Request) -> None:
+        """Look at each address on the way, those of redirects too."""
+        if request.url.scheme not in self._schemes:
+            raise Broken("the server redirects to an address that is not https")
 
 
-def next_url(url: str, location: str) -> str:
-    """Where a redirect leads; Broken when that is less safe than where it came from."""
-    target = urljoin(url, location)
-    scheme = urlsplit(target).scheme
-    if scheme != "https" and scheme != urlsplit(url).scheme:
-        raise Broken("the server redirects to an address that is not https")
-    return target
+class _Reads(httpx2.SyncByteStream):
+    """A body, with a check at each read from the network and its faults as Broken."""
 
+    def __init__(self, body: Any, check: Callable[[], None]) -> None:
+        self._body, self._check = body, check
 
-def same_host(url: str, other: str) -> bool:
-    """Whether a token for one URL may go to the other."""
-    return urlsplit(url)[:2] == urlsplit(other)[:2]
+    def __iter__(self) -> Iterator[bytes]:
+        with faults():
+            for data in self._body:
+                self._check()
+                yield data
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._body.close()
 
 
 def retry_after(text: str | None) -> float | None:
@@ -83,70 +79,36 @@ def retry_after(text: str | None) -> float | None:
     return float(text) if text and text.strip().isdecimal() and len(text) < 10 else None
 
 
-def _open(url: str, headers: dict[str, str], timeout: float) -> Any:
-    """Open the URL that the redirects end at."""
-    opener = urllib.request.build_opener(_NoRedirect)
-    for _ in range(_MOST_REDIRECTS):
-        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - https or the endpoint
-        try:
-            return opener.open(request, timeout=timeout)
-        except urllib.error.HTTPError as error:
-            error.close()
-            target = error.headers.get("Location")
-            if error.code not in _REDIRECTS or not target:
-                raise _refused(error.code, error.headers) from None
-        target = next_url(url, target)
-        if not same_host(url, target):
-            headers = {name: v for name, v in headers.items() if name.lower() != _SECRET}
-        url = target
-    raise Broken("the server redirects without end")
-
-
-def _refused(status: int, headers: Message) -> Refused:
+def _refused(response: httpx2.Response) -> Refused:
     """The error of an answer, with the hub's own words in its headers.
 
     https://github.com/huggingface/huggingface_hub/blob/main/src/huggingface_hub/utils/_http.py
     """
     return Refused(
-        status,
-        code=headers.get("X-Error-Code", ""),
-        message=headers.get("X-Error-Message", ""),
-        retry_after=retry_after(headers.get("Retry-After")),
+        response.status_code,
+        code=response.headers.get("X-Error-Code", ""),
+        message=response.headers.get("X-Error-Message", ""),
+        retry_after=retry_after(response.headers.get("Retry-After")),
     )
 
 
-def _span(status: int, headers: Message) -> tuple[int, int | None]:
-    """First byte and the file's size of an answer."""
-    if status == http.client.PARTIAL_CONTENT:
-        unit, _, span = headers.get("Content-Range", "").partition(" ")
-        first, _, rest = span.partition("-")
-        total = rest.rpartition("/")[2]
-        if unit != "bytes" or not first.isdecimal():
-            raise Broken("the server's answer makes no sense")
-        return int(first), int(total) if total.isdecimal() else None
-    length = headers.get("Content-Length", "")
-    return 0, int(length) if length.isdecimal() else None
-
-
 @contextmanager
-def _faults() -> Iterator[None]:
-    """Turn the faults of the network into words."""
+def faults() -> Iterator[None]:
+    """Turn the faults of the network into words, without addresses."""
     try:
         yield
-    except urllib.error.URLError as error:
-        raise Broken(_cause(error.reason)) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
         raise Broken(_cause(error)) from None
 
 
-def _cause(error: object) -> str:
-    """Say what happened without addresses."""
-    if isinstance(error, TimeoutError):
-        return "no bytes came for too long"
-    if isinstance(error, socket.gaierror):
-        return "the host's name can't be found, there may be no network"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return "the server's certificate can't be verified"
-    if isinstance(error, ConnectionRefusedError):
-        return "the server can't be reached"
+def _cause(error: BaseException) -> str:
+    """Say what happened, by the error and what caused it."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    for kind, words in _CAUSES:
+        if any(isinstance(one, kind) for one in chain):
+            return words
     return "the connection broke"

@@ -1,23 +1,29 @@
-"""What a Hugging Face repository has, and its refusals as sentences.
+"""What a Hugging Face repository has, how its files are had, and its refusals as sentences.
 
-huggingface_hub is imported only when something is to be downloaded: it takes half a second. Its
-files are not fetched with it: version 2.4 starts a file that was cut off from its beginning, checks
-no digest, waits as long as a server asks and can't be cancelled (`_download_to_tmp_and_move` and
-`http_backoff`, https://github.com/huggingface/huggingface_hub).
+huggingface_hub is imported only when something is to be downloaded: it takes half a second. It
+lists and transfers; only its `hf_hub_download` is not used, which (version 2.4) starts a file that
+was cut off from its beginning, under a new temporary name, and checks no digest
+(`_download_to_tmp_and_move`, https://github.com/huggingface/huggingface_hub).
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from worker.model_errors import ModelUnavailable
 from worker.model_files import Listed, is_inside
-from worker.model_http import retry_after
 from worker.model_retry import Broken, Clock, Refused, persist
 from worker.model_source import Repository
 
+if TYPE_CHECKING:
+    from huggingface_hub.utils._xet import XetFileData
+
 ENDPOINT = "https://huggingface.co"
+_SILENT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,28 @@ class Listing:
     files: tuple[Listed, ...]
 
 
+@contextmanager
+def connected(hub: Hub, clock: Clock, check: Callable[[], None]) -> Iterator[None]:
+    """Have huggingface_hub ask through our client within the block; check: called between reads."""
+    # Read at its import, there is no other switch: it would ask its public host about the tools
+    # that run beside it, whatever the endpoint is (`utils/_detect_agent.py`, version 2.4).
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_XET_TELEMETRY_ENABLED", "0")
+    from huggingface_hub import set_client_factory  # noqa: PLC0415 - see above
+    from huggingface_hub.utils import logging  # noqa: PLC0415 - as above
+    from huggingface_hub.utils._http import default_client_factory  # noqa: PLC0415 - as above
+
+    from worker.model_http import Client  # noqa: PLC0415 - as above
+
+    logging.set_verbosity(_SILENT)  # its lines have addresses, which may hold keys
+    schemes = {"https", hub.endpoint.partition("://")[0]}
+    set_client_factory(lambda: Client(stall=clock.patience.stall, check=check, schemes=schemes))
+    try:
+        yield
+    finally:
+        set_client_factory(default_client_factory)
+
+
 def listing(source: Repository, hub: Hub, clock: Clock) -> Listing:
     """Ask the hub for a repository's files; raises ModelUnavailable with one clear sentence."""
     if hub.offline:
@@ -53,7 +81,7 @@ def listing(source: Repository, hub: Hub, clock: Clock) -> Listing:
         raise ModelUnavailable("HF_TOKEN has a character that no token has; set it anew")
     try:
         return persist(
-            lambda: _ask(source, hub, clock.patience.stall),
+            lambda: _ask(source, hub),
             clock,
             what="asking Hugging Face for the model's files",
             progress=lambda: 0,
@@ -67,6 +95,23 @@ def file_url(source: Repository, commit: str, path: str, hub: Hub) -> str:
     from huggingface_hub import hf_hub_url  # noqa: PLC0415 - see the module's docstring
 
     return hf_hub_url(source.id, path, revision=commit, endpoint=hub.endpoint)
+
+
+def xet_data(url: str, hub: Hub) -> XetFileData | None:
+    """Where the file is in Xet storage; None when it is not, or HF_HUB_DISABLE_XET is set.
+
+    Raises Refused and Broken.
+    """
+    from huggingface_hub import get_hf_file_metadata  # noqa: PLC0415 - see the module's docstring
+    from huggingface_hub.utils._runtime import is_xet_available  # noqa: PLC0415 - as above
+
+    from worker.model_http import faults  # noqa: PLC0415 - as above
+
+    if not is_xet_available():
+        return None
+    with faults():  # it follows redirects itself
+        facts = get_hf_file_metadata(url, token=hub.token or False, endpoint=hub.endpoint)
+    return facts.xet_file_data
 
 
 def explain(error: Refused, source: Repository, *, with_token: bool) -> str:
@@ -98,32 +143,13 @@ def _passing(error: Refused, name: str) -> str:
     return f"Hugging Face can't serve {name} now (status {error.status}); try again later"
 
 
-def _ask(source: Repository, hub: Hub, timeout: float) -> Listing:
+def _ask(source: Repository, hub: Hub) -> Listing:
     """Ask once."""
-    # Read at its import, there is no other switch: it would ask its public host about the tools
-    # that run beside it, whatever the endpoint is (`utils/_detect_agent.py`, version 2.4).
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import httpx2  # noqa: PLC0415 - as below
     from huggingface_hub import HfApi  # noqa: PLC0415 - see the module's docstring
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - as above
 
     api = HfApi(endpoint=hub.endpoint, token=hub.token or False)
     try:
-        info = api.model_info(
-            source.id, revision=source.revision, files_metadata=True, timeout=timeout
-        )
-    except HfHubHTTPError as error:
-        headers = error.response.headers
-        raise Refused(
-            error.response.status_code,
-            code=headers.get("X-Error-Code", ""),
-            message=headers.get("X-Error-Message", ""),
-            retry_after=retry_after(headers.get("Retry-After")),
-        ) from None
-    except httpx2.TimeoutException:
-        raise Broken("no answer came for too long") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError):
-        raise Broken("it can't be reached, there may be no network") from None
+        info = api.model_info(source.id, revision=source.revision, files_metadata=True)
     except (ValueError, TypeError, KeyError):
         raise Broken("its answer makes no sense") from None
     if not info.sha:

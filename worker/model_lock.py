@@ -1,28 +1,30 @@
-"""A lock among workers that share a folder, on any file system.
+"""One download at a time among workers that share a folder, on any file system.
 
-Network file systems have no reliable flock: the lock is a file made with O_EXCL that its owner
-touches. Others break it when it stays untouched too long by their own clock, so clocks that differ
-do no harm. Creating a file with O_EXCL is atomic on NFS 3 and later (open(2)).
+filelock's lease: a file made with O_EXCL (network file systems have no reliable flock) that its
+owner touches. Others take it over when it stays untouched too long by their own clock, or at once
+when its owner was a process of the same machine and is dead.
+https://py-filelock.readthedocs.io/en/latest/api.html#filelock.SoftFileLease
 """
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+
+from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from worker.model_errors import ModelUnavailable
 
 
 @dataclass(frozen=True, slots=True)
 class LockTimes:
-    """Seconds: between touches, until an untouched lock is broken, and between looks at it."""
+    """Seconds: between touches, until an untouched lock is taken over, and between looks at it.
+
+    All workers that share a folder must have the same `stale`.
+    """
 
     beat: float = 3.0
     stale: float = 20.0
@@ -30,7 +32,7 @@ class LockTimes:
 
 
 class LockLost(Exception):
-    """Another worker broke the lock: this process was stopped or cut off for too long."""
+    """Another worker took the lock over: this process was stopped or cut off for too long."""
 
 
 class FolderLock:
@@ -40,34 +42,31 @@ class FolderLock:
         self, path: Path, *, deadline: float, times: LockTimes, waiting: Callable[[], None]
     ) -> None:
         """Take no lock yet; deadline is on the monotonic clock, waiting is called at each look."""
-        self._path = path
+        self._lease = SoftFileLease(path, lease_duration=times.stale, heartbeat_interval=times.beat)
         self._deadline = deadline
         self._times = times
         self._waiting = waiting
-        self._owner = uuid.uuid4().hex
-        self._touched = 0.0
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="model-lock", daemon=True)
+        self._checked = 0.0
 
     def __enter__(self) -> FolderLock:
-        """Wait for the lock, breaking a stale one; ModelUnavailable at the deadline."""
-        seen, since, tried = "", time.monotonic(), False
-        while not self._take():
-            mark, now = self._mark(), time.monotonic()
-            if mark != seen:
-                seen, since, tried = mark, now, False
-            elif mark and now - since >= self._times.stale:
-                self._break(mark, again=tried)
-                since, tried = now, True
-                continue
-            if now >= self._deadline:
-                raise ModelUnavailable(
-                    "another worker is still downloading the model; try again or raise "
-                    "DOWNLOAD_TIMEOUT"
-                )
+        """Wait for the lock; ModelUnavailable at the deadline."""
+
+        def go_on() -> bool:
             self._waiting()
-            self._end.wait(min(self._times.look, max(0.0, self._deadline - now)))
-        self._thread.start()
+            return False
+
+        try:
+            self._lease.acquire(
+                timeout=max(0.0, self._deadline - time.monotonic()),
+                poll_interval=self._times.look,
+                cancel_check=go_on,
+            )
+        except (Timeout, LeaseSettingsMismatch) as error:
+            raise ModelUnavailable(
+                "another worker is still downloading the model; try again or raise "
+                "MODEL_DOWNLOAD_TIMEOUT"
+            ) from error
+        self._checked = time.monotonic()
         return self
 
     def __exit__(
@@ -77,72 +76,16 @@ class FolderLock:
         traceback: TracebackType | None,
     ) -> None:
         """Give the lock back, if it is still ours."""
-        self._end.set()
-        self._thread.join()
-        if self._is_ours():
-            self._path.unlink(missing_ok=True)
+        self._lease.release()
 
     def check(self) -> None:
-        """Make sure that the lock is ours; cheap while it was touched lately. LockLost if not."""
-        if time.monotonic() - self._touched > 2 * self._times.beat:
-            self._touch()
+        """Make sure that the lock is ours; it looks once in a beat. LockLost if it is not.
 
-    def _take(self) -> bool:
-        """Make the file; False when there is one."""
-        try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            return False
-        with os.fdopen(handle, "w") as file:
-            file.write(self._owner)
-        self._touched = time.monotonic()
-        return True
-
-    def _touch(self) -> None:
-        """Show that the owner lives."""
-        if not self._is_ours():
-            raise LockLost("the lock is another worker's")
-        os.utime(self._path)
-        self._touched = time.monotonic()
-
-    def _beat(self) -> None:
-        """Touch the file until the end; a lost lock is found by `check`."""
-        while not self._end.wait(self._times.beat):
-            with suppress(OSError, LockLost):
-                self._touch()
-
-    def _is_ours(self) -> bool:
-        """Whether the file is there and has our name in it."""
-        return _read(self._path) == self._owner
-
-    def _mark(self) -> str:
-        """Owner and time of the last touch, "" when there is no lock."""
-        try:
-            return f"{self._path.stat().st_mtime_ns} {_read(self._path)}"
-        except FileNotFoundError:
-            return ""
-
-    def _break(self, mark: str, *, again: bool = False) -> None:
-        """Remove the lock if it still is the stale one; only one breaks it at a time.
-
-        Without that, one who judged too long ago would remove the lock of a new owner. again: the
-        lock outlived a first try, so whoever was breaking it died and is not waited for any more.
+        The lease's own thread sees a loss only some beats after this process was frozen and thawed.
         """
-        breaking = self._path.with_name(f"{self._path.name}.break")
-        if again:
-            breaking.unlink(missing_ok=True)
-        try:
-            os.close(os.open(breaking, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        except FileExistsError:
+        now = time.monotonic()
+        if now - self._checked < self._times.beat:
             return
-        if self._mark() == mark:
-            self._path.unlink(missing_ok=True)
-        breaking.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> str:
-    """The owner that a lock names, "" when it can't be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
+        if not self._lease.is_lock_held_by_us:
+            raise LockLost("the lock is another worker's")
+        self._checked = now

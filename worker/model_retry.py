@@ -25,7 +25,7 @@ class Patience:
     """
 
     total: float = 3600.0
-    stall: float = 30.0
+    stall: float = 15.0
     attempts: int = 5
     pause: float = 1.0
     longest_pause: float = 60.0
@@ -68,8 +68,8 @@ class Clock:
             raise ModelUnavailable("the download was cancelled; a new start goes on from there")
         if time.monotonic() >= self.deadline:
             raise ModelUnavailable(
-                f"the model did not arrive within DOWNLOAD_TIMEOUT ({self.patience.total:g} s); a "
-                "new start goes on from there"
+                "the model did not arrive within MODEL_DOWNLOAD_TIMEOUT "
+                f"({self.patience.total:g} s); a new start goes on from there"
             )
 
     def wait(self, seconds: float) -> None:

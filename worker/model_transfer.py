@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from worker.model_check import check, file_fault
 from worker.model_download import PART, Remote, Watch, disk_faults, fetch
 from worker.model_errors import ModelUnavailable
 from worker.model_files import Listed, choose
-from worker.model_hub import Hub, explain, file_url, listing
+from worker.model_hub import Hub, connected, explain, file_url, listing, xet_data
 from worker.model_lock import FolderLock, LockLost, LockTimes
 from worker.model_places import Places, find, keep, repository_folder, url_file
 from worker.model_progress import Progress, size_text
@@ -74,9 +75,15 @@ class Transfer:
             found = find(self._source, self._places.only_downloads(), _say_nothing)
             if found is not None:
                 return found
-            if isinstance(self._source, Url):
-                return self._url(self._source, lock)
-            return self._repository(self._source, folder, lock)
+
+            def alive() -> None:
+                self._clock.check()
+                lock.check()
+
+            with connected(self._hub, self._clock, alive):
+                if isinstance(self._source, Url):
+                    return self._url(self._source, alive)
+                return self._repository(self._source, folder, alive)
 
     def _wait(self) -> None:
         """Another worker has the lock."""
@@ -85,13 +92,13 @@ class Transfer:
             self._said = time.monotonic()
             self._log("another worker is downloading the model; waiting for it")
 
-    def _url(self, source: Url, lock: FolderLock) -> Path:
+    def _url(self, source: Url, alive: Callable[[], None]) -> Path:
         """Fetch the one file of a URL."""
         path = url_file(self._places.downloads, source)
         remote = Remote(source.url, source.name, sha256=source.sha256)
         self._log(f"downloading {source.name}")
         try:
-            fetch(remote, path, self._clock, self._watch(path.parent, lock, 0))
+            fetch(remote, path, self._clock, self._watch(path.parent, alive, 0))
         except Refused as error:
             raise ModelUnavailable(
                 f"the server refused {source.name} with status {error.status}; check the URL"
@@ -99,7 +106,7 @@ class Transfer:
         check(path, thorough=True)
         return path
 
-    def _repository(self, source: Repository, folder: Path, lock: FolderLock) -> Path:
+    def _repository(self, source: Repository, folder: Path, alive: Callable[[], None]) -> Path:
         """Fetch what is missing of a repository's model, then let its revision point to it."""
         listed = listing(source, self._hub, self._clock)
         chosen = choose(listed.files, source.pattern, projector=source.projector)
@@ -108,10 +115,10 @@ class Transfer:
         left = sum(file.size - _part_size(snapshot, file) for file in missing)
         self._room(folder, left)
         self._log(f"downloading {source.id}: {len(missing)} files, {size_text(left)}")
-        self._fetch_all(source, listed.commit, missing, snapshot, self._watch(folder, lock, left))
+        self._fetch_all(source, listed.commit, missing, snapshot, self._watch(folder, alive, left))
         path = snapshot / chosen.main if chosen.main else snapshot
         check(path, thorough=True)
-        lock.check()
+        alive()
         keep(self._places.downloads, source, listed.commit, listed.files)
         return path
 
@@ -125,13 +132,15 @@ class Transfer:
     ) -> None:
         """Fetch files one after the other, weights last."""
         for file in files:
+            url = file_url(source, commit, file.path, self._hub)
             remote = Remote(
-                file_url(source, commit, file.path, self._hub),
+                url,
                 Path(file.path).name,
                 file.size,
                 file.sha256,
                 file.git_sha1,
                 self._hub.headers,
+                partial(xet_data if file.sha256 else _nowhere, url, self._hub),
             )
             try:
                 fetch(remote, snapshot / file.path, self._clock, watch)
@@ -139,15 +148,15 @@ class Transfer:
                 token = bool(self._hub.token)
                 raise ModelUnavailable(explain(error, source, with_token=token)) from error
 
-    def _watch(self, folder: Path, lock: FolderLock, left: int) -> Watch:
-        """Follow a download: keep the lock, log lines, see that there is room."""
+    def _watch(self, folder: Path, alive: Callable[[], None], left: int) -> Watch:
+        """Follow a download: log lines, see that there is room."""
         progress = Progress(self._log, left, every=self._limits.line_every)
 
         def room(count: int) -> None:
             progress.left = max(progress.left, count)
             self._room(folder, count)
 
-        return Watch(lock.check, progress.arrived, room)
+        return Watch(alive, progress.arrived, room)
 
     def _room(self, folder: Path, needed: int) -> None:
         """See that so many bytes fit."""
@@ -161,6 +170,10 @@ class Transfer:
 
 def _say_nothing(_line: str) -> None:
     """What is not complete was logged before the lock was taken."""
+
+
+def _nowhere(_url: str, _hub: Hub) -> None:
+    """Small files are in no Xet storage."""
 
 
 def free_space(folder: Path) -> int:

@@ -1,11 +1,12 @@
-"""Obtain a model in a process of its own: arguments are the root folder, the hub's URL, MODEL."""
+"""Obtain a model in a process of its own: the root folder, the hub's URL, MODEL, stall."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from tests.models.times import LIMITS
+from tests.models.times import LIMITS, QUICK
 from worker.model_fetch import obtain
 from worker.model_hub import Hub
 from worker.model_places import places
@@ -20,6 +21,6 @@ if __name__ == "__main__":
         ),
         hub=Hub(endpoint=url),
         log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - for a failed test
-        limits=LIMITS,
+        limits=replace(LIMITS, patience=replace(QUICK, stall=float(sys.argv[4]))),
     )
     print(found)  # noqa: T201 - what the test reads

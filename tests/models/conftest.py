@@ -18,6 +18,10 @@ from worker.model_places import Places, places
 from worker.model_source import Repository, Source
 
 MODEL = gguf(8192)
+# The library gives what arrives in blocks of 10 MiB; a part is so many blocks.
+BLOCK = 10 << 20
+LARGE = gguf(3 * BLOCK // 8)
+LARGE_FILE = "large-Q4_K_M.gguf"
 
 
 @dataclass
@@ -69,6 +73,7 @@ def hub() -> Iterator[FakeHub]:
             "tiny-Q8_0.gguf": gguf(4096),
             "mmproj-F16.gguf": gguf(512),
         }
+        hub.repositories["org/large"] = {LARGE_FILE: LARGE}
         yield hub
 
 
@@ -76,6 +81,11 @@ def hub() -> Iterator[FakeHub]:
 def machine(tmp_path: Path, hub: FakeHub) -> Machine:
     (tmp_path / "volume").mkdir()
     return Machine(tmp_path, hub)
+
+
+@pytest.fixture
+def large() -> Repository:
+    return Repository("org/large")
 
 
 @pytest.fixture

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
+import struct
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +19,7 @@ from aiohttp import web
 COMMIT = "a" * 40
 TOKEN = "hf_canary_token"
 LARGE = 512
-_BLOCK = 4096
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -36,20 +39,25 @@ class FakeHub:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.always: dict[str, Fault] = {}
+        self.xet: dict[str, str] = {}
+        self.xet_storage = ""
         self.calls: list[tuple[str, str, str]] = []
         self.tokens: list[str] = []
         self.stalled = threading.Event()
+        self.accessed = threading.Event()
         self.go_on = threading.Event()
         self.url = ""
 
     def gets(self, path: str) -> list[str]:
-        """The Range of each request for a file."""
-        return [span for _, asked, span in self.calls if asked == path]
+        """The Range of each request for a file's bytes."""
+        return [span for method, asked, span in self.calls if (method, asked) == ("GET", path)]
 
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/api/models/{org}/{name}", self._listing)
         app.router.add_get("/api/models/{org}/{name}/revision/{revision:.+}", self._listing)
+        app.router.add_get("/api/models/{org}/{name}/tree/{revision}", self._tree)
+        app.router.add_get("/api/models/{org}/{name}/xet-read-token/{revision}", self._access)
         app.router.add_get("/{org}/{name}/resolve/{revision}/{path:.+}", self._file)
         return app
 
@@ -60,6 +68,10 @@ class FakeHub:
     async def _listing(self, request: web.Request) -> web.Response:
         self._note(request, "listing")
         fault = self._fault("listing")
+        if fault.kind == "trickle":
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await self._break_off(request, response, b"{", fault)
         if fault.status:
             return web.Response(status=fault.status, headers=fault.headers)
         if fault.kind == "stall":
@@ -74,17 +86,58 @@ class FakeHub:
         siblings = [_sibling(path, data) for path, data in files.items()]
         return web.json_response({"id": "x/y", "sha": COMMIT, "siblings": siblings})
 
+    async def _tree(self, request: web.Request) -> web.Response:
+        """What other tools ask for, to compare digests."""
+        files = self.repositories[f"{request.match_info['org']}/{request.match_info['name']}"]
+        entries = [_sibling(path, data) for path, data in files.items()]
+        for entry in entries:
+            entry |= {"type": "file", "path": entry["rfilename"], "oid": entry["blobId"]}
+            if "lfs" in entry:
+                entry["lfs"]["oid"] = entry["lfs"]["sha256"]
+        return web.json_response(entries)
+
     async def _file(self, request: web.Request) -> web.StreamResponse:
         path = request.match_info["path"]
         self._note(request, path)
-        fault = self._fault(path)
+        head = request.method == "HEAD"
+        fault = self.always.get(path, Fault()) if head else self._fault(path)
         if fault.status:
             return web.Response(status=fault.status, headers=fault.headers)
-        data = self.repositories[f"{request.match_info['org']}/{request.match_info['name']}"][path]
+        repository = f"{request.match_info['org']}/{request.match_info['name']}"
+        data = self.repositories[repository][path]
+        if head:
+            return self._facts(repository, path, data)
         return await self._send(request, data, fault)
+
+    def _facts(self, repository: str, path: str, data: bytes) -> web.Response:
+        """A file's metadata; of one in Xet storage where it is."""
+        headers = {"X-Repo-Commit": COMMIT, "ETag": '"x"', "X-Linked-Size": str(len(data))}
+        if path in self.xet:
+            headers["X-Xet-Hash"] = self.xet[path]
+            route = f"{self.url}/api/models/{repository}/xet-read-token/{COMMIT}"
+            headers["X-Xet-Refresh-Route"] = route
+        return web.Response(headers=headers)
+
+    async def _access(self, request: web.Request) -> web.Response:
+        """Access to the Xet storage."""
+        self._note(request, "xet")
+        self.accessed.set()
+        fault = self._fault("xet")
+        return web.Response(
+            status=fault.status or 200,
+            headers={
+                "X-Xet-Cas-Url": self.xet_storage,
+                "X-Xet-Access-Token": "xet",
+                "X-Xet-Token-Expiration": str(int(time.time()) + 3600),
+            },
+        )
 
     async def _send(self, request: web.Request, data: bytes, fault: Fault) -> web.StreamResponse:
         span = request.headers.get("Range", "") if fault.kind != "no ranges" else ""
+        if fault.kind == "truncate":
+            data = data[: fault.after]
+        if fault.kind == "too much":
+            data += data
         start = int(span.removeprefix("bytes=").removesuffix("-") or 0)
         if span and start >= len(data):
             return web.Response(status=416)
@@ -95,7 +148,7 @@ class FakeHub:
         if fault.kind != "no size":
             response.content_length = len(body)
         await response.prepare(request)
-        if fault.kind in {"drop", "stall"}:
+        if fault.kind in {"drop", "reset", "stall", "trickle"}:
             await self._break_off(request, response, body[: fault.after], fault)
             return response
         for at in range(0, len(body), _BLOCK):
@@ -109,8 +162,16 @@ class FakeHub:
         await response.write(body)
         if fault.kind == "stall":
             await self._stall(request)
-        if request.transport is not None:
-            request.transport.close()
+        while fault.kind == "trickle" and not self.go_on.is_set():
+            await response.write(b"x")
+            await asyncio.sleep(0.01)
+        if request.transport is None:
+            return
+        if fault.kind == "reset":
+            linger = struct.pack("ii", 1, 0)
+            made: socket.socket = request.transport.get_extra_info("socket")
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        request.transport.close()
 
     async def _stall(self, request: web.Request) -> None:
         self.stalled.set()
@@ -124,9 +185,7 @@ class FakeHub:
 
 def _spoilt(body: bytes, fault: Fault) -> bytes:
     """The bytes that are sent."""
-    if fault.kind == "corrupt":
-        return bytes(byte ^ 255 for byte in body)
-    return body[: fault.after] if fault.kind == "truncate" else body
+    return bytes(byte ^ 255 for byte in body) if fault.kind == "corrupt" else body
 
 
 def _sibling(path: str, data: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.conftest import MODEL, Machine
+from tests.models.conftest import BLOCK, LARGE, LARGE_FILE, MODEL, Machine
 from tests.models.hub_server import COMMIT, TOKEN, FakeHub, Fault
 from tests.models.times import LOCK, QUICK
 from tests.models.weights import gguf, safetensors
@@ -44,7 +44,7 @@ def test_a_repository_is_downloaded_to_the_volume(machine: Machine, tiny: Reposi
 def test_only_the_one_quantisation_is_fetched(machine: Machine, tiny: Repository) -> None:
     machine.obtain(tiny)
 
-    assert ["listing", FILE] == [path for _, path, _ in machine.hub.calls]
+    assert {"listing", FILE} == {path for _, path, _ in machine.hub.calls}
 
 
 def test_a_second_start_asks_nobody(machine: Machine, tiny: Repository) -> None:
@@ -53,6 +53,21 @@ def test_a_second_start_asks_nobody(machine: Machine, tiny: Repository) -> None:
 
     assert first == machine.obtain(tiny)
     assert [] == machine.hub.calls
+
+
+def test_other_tools_find_and_verify_it(machine: Machine, tiny: Repository) -> None:
+    """As docs/models.md says of `hf cache`."""
+    from huggingface_hub import HfApi, scan_cache_dir  # noqa: PLC0415 - slow to import
+
+    path = machine.obtain(tiny)
+    folder = machine.repository.parent
+
+    found = scan_cache_dir(folder)
+    verified = HfApi(endpoint=machine.hub.url).verify_repo_checksums("org/tiny", cache_dir=folder)
+
+    assert [] == found.warnings
+    assert [path] == [f.file_path for r in found.repos for v in r.revisions for f in v.files]
+    assert (1, []) == (verified.checked_count, verified.mismatches)
 
 
 def test_another_quantisation_does_not_stand_in(machine: Machine, tiny: Repository) -> None:
@@ -152,13 +167,18 @@ def test_a_tokenizer_that_vanished_is_fetched_again(machine: Machine) -> None:
     assert (path / "tokenizer.json").exists()
 
 
-@pytest.mark.parametrize("after", [0, 5000])
-def test_a_dropped_connection_is_resumed(machine: Machine, tiny: Repository, after: int) -> None:
-    machine.hub.faults[FILE].extend([Fault("drop", after), Fault("drop", 1000)])
+def test_a_dropped_connection_is_resumed(machine: Machine, large: Repository) -> None:
+    machine.hub.faults[LARGE_FILE].extend(Fault("drop", after) for after in (0, BLOCK + 1, 5))
 
-    assert MODEL == machine.obtain(tiny).read_bytes()
-    spans = machine.hub.gets(FILE)
-    assert ["", f"bytes={after}-" if after else "", f"bytes={after + 1000}-"] == spans
+    assert LARGE == machine.obtain(large).read_bytes()
+    rest = f"bytes={BLOCK}-"
+    assert ["", "", rest, rest] == machine.hub.gets(LARGE_FILE)
+
+
+def test_a_connection_that_is_reset_is_tried_again(machine: Machine, large: Repository) -> None:
+    machine.hub.faults[LARGE_FILE].append(Fault("reset", BLOCK + 1))
+
+    assert LARGE == machine.obtain(large).read_bytes()
 
 
 def test_attempts_without_progress_are_bounded(machine: Machine, tiny: Repository) -> None:
@@ -168,10 +188,10 @@ def test_attempts_without_progress_are_bounded(machine: Machine, tiny: Repositor
     assert QUICK.attempts == len(machine.hub.gets(FILE))
 
 
-def test_a_server_without_ranges_is_started_again(machine: Machine, tiny: Repository) -> None:
-    machine.hub.faults[FILE].extend([Fault("drop", 5000), Fault("no ranges")])
+def test_a_server_without_ranges_is_started_again(machine: Machine, large: Repository) -> None:
+    machine.hub.faults[LARGE_FILE].extend([Fault("drop", BLOCK + 1), Fault("no ranges")])
 
-    assert MODEL == machine.obtain(tiny).read_bytes()
+    assert LARGE == machine.obtain(large).read_bytes()
 
 
 def test_a_stall_is_ended_and_resumed(machine: Machine, tiny: Repository) -> None:
@@ -214,7 +234,9 @@ def test_a_part_that_is_too_long_is_replaced(machine: Machine, tiny: Repository)
 def test_a_truncated_file_is_not_taken(machine: Machine, tiny: Repository) -> None:
     machine.hub.always[FILE] = Fault("truncate", 5000)
 
-    assert f"the server has 5000 bytes of a file of {len(MODEL)}" in fails(machine, tiny)
+    text = f"the download of {FILE} failed: the server sent only 5000 bytes of the file"
+    assert text in fails(machine, tiny)
+    assert [] == list(machine.root.rglob("*.gguf"))
 
 
 def test_a_small_file_is_checked_by_git_s_digest(machine: Machine) -> None:
@@ -334,8 +356,8 @@ def test_no_network_is_told(machine: Machine, tiny: Repository) -> None:
     machine.hub.url = "http://127.0.0.1:9"
 
     assert (
-        "asking Hugging Face for the model's files failed: it can't be reached, there may be no "
-        "network; try again later" == fails(machine, tiny)
+        "asking Hugging Face for the model's files failed: the server can't be reached, there "
+        "may be no network; try again later" == fails(machine, tiny)
     )
 
 
@@ -374,12 +396,12 @@ def test_too_little_disk_is_said_before_the_download(machine: Machine, tiny: Rep
     assert [] == machine.hub.gets(FILE)
 
 
-def test_what_is_there_already_needs_no_room(machine: Machine, tiny: Repository) -> None:
-    machine.hub.faults[FILE].extend([Fault("drop", 20_000), *[Fault("drop", 0)] * 3])
-    fails(machine, tiny)
-    limits = Limits(patience=QUICK, lock=LOCK, free=lambda _folder: len(MODEL) - 20_000)
+def test_what_is_there_already_needs_no_room(machine: Machine, large: Repository) -> None:
+    machine.hub.faults[LARGE_FILE].extend([Fault("drop", BLOCK + 1), *[Fault("drop", 0)] * 3])
+    fails(machine, large)
+    limits = Limits(patience=QUICK, lock=LOCK, free=lambda _folder: len(LARGE) - BLOCK)
 
-    assert MODEL == machine.obtain(tiny, limits=limits).read_bytes()
+    assert LARGE == machine.obtain(large, limits=limits).read_bytes()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -402,10 +424,12 @@ def test_a_url_is_downloaded_and_found_again(machine: Machine, hub: FakeHub) -> 
 
 
 def test_a_url_is_resumed(machine: Machine, hub: FakeHub) -> None:
-    hub.faults[FILE].append(Fault("drop", 7000))
+    hub.faults[LARGE_FILE].append(Fault("drop", BLOCK + 1))
+    address = f"{hub.url}/org/large/resolve/main/{LARGE_FILE}"
+    url = Url(address, sha256(LARGE).hexdigest(), LARGE_FILE)
 
-    assert MODEL == machine.obtain(url_of(hub)).read_bytes()
-    assert ["", "bytes=7000-"] == hub.gets(FILE)
+    assert LARGE == machine.obtain(url).read_bytes()
+    assert ["", f"bytes={BLOCK}-"] == hub.gets(LARGE_FILE)
 
 
 def test_a_url_with_other_bytes_is_not_taken(machine: Machine, hub: FakeHub) -> None:
@@ -466,12 +490,28 @@ def test_progress_is_told(machine: Machine, tiny: Repository) -> None:
     assert last.endswith("/s, 0 bytes left, about 0 s")
 
 
-def test_the_whole_download_has_a_deadline(machine: Machine, tiny: Repository) -> None:
-    machine.hub.always[FILE] = Fault("drop", 100)
-    limits = Limits(patience=replace(QUICK, total=0.3, pause=0.1), lock=LOCK)
+@pytest.mark.parametrize(
+    ("where", "kind"), [(FILE, "drop"), (FILE, "trickle"), ("listing", "trickle")]
+)
+def test_the_whole_download_has_a_deadline(
+    machine: Machine, tiny: Repository, where: str, kind: str
+) -> None:
+    machine.hub.always[where] = Fault(kind, 100)
+    limits = Limits(patience=replace(QUICK, total=0.3, pause=0.1, attempts=99), lock=LOCK)
 
-    with pytest.raises(ModelUnavailable, match=r"did not arrive within DOWNLOAD_TIMEOUT \(0.3 s\)"):
+    with pytest.raises(ModelUnavailable) as caught:
         machine.obtain(tiny, limits=limits)
+
+    assert (
+        "the model did not arrive within MODEL_DOWNLOAD_TIMEOUT (0.3 s); a new start goes on from "
+        "there" == str(caught.value)
+    )
+
+
+def test_a_server_that_sends_too_much_is_cut_off(machine: Machine, tiny: Repository) -> None:
+    machine.hub.always[FILE] = Fault("too much")
+
+    assert "the server sends more than" in fails(machine, tiny)
 
 
 def test_a_download_can_be_cancelled(machine: Machine, tiny: Repository) -> None:

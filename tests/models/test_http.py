@@ -1,42 +1,39 @@
-"""Where redirects may lead."""
+"""Redirects, and what a server may ask for."""
 
 from __future__ import annotations
 
 import pytest
 
-from worker.model_http import next_url, retry_after, same_host
+from tests.models.conftest import Machine
+from tests.models.hub_server import FakeHub, Fault
+from tests.models.test_fetch import FILE, fails
+from worker.model_http import Client, retry_after
 from worker.model_retry import Broken
+from worker.model_source import Repository
 
 
-@pytest.mark.parametrize(
-    ("location", "target"),
-    [
-        ("/b", "https://host/b"),
-        ("b", "https://host/a/b"),
-        ("https://other/b", "https://other/b"),
-    ],
-)
-def test_a_redirect_is_followed_within_https(location: str, target: str) -> None:
-    assert target == next_url("https://host/a/x", location)
+def test_nothing_is_asked_without_https(hub: FakeHub) -> None:
+    """But of a hub whose own address has none, as the one of the other tests."""
+    client = Client(stall=1, check=lambda: None, schemes={"https"})
+    with client, pytest.raises(Broken, match="not https"):
+        client.get(hub.url)
+
+    assert [] == hub.calls
 
 
-@pytest.mark.parametrize("location", ["http://host/a", "file:///etc/passwd", "ftp://host/a"])
-def test_a_redirect_out_of_https_is_not(location: str) -> None:
-    with pytest.raises(Broken, match="not https"):
-        next_url("https://host/a", location)
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a"])
+def test_a_redirect_is_followed_to_https_only(
+    machine: Machine, tiny: Repository, target: str
+) -> None:
+    machine.hub.always[FILE] = Fault(status=302, headers={"Location": target})
+
+    assert "the server redirects to an address that is not https" in fails(machine, tiny)
 
 
-@pytest.mark.parametrize(
-    ("other", "same"),
-    [
-        ("https://host/b", True),
-        ("https://host:444/b", False),
-        ("http://host/b", False),
-        ("https://host.evil/b", False),
-    ],
-)
-def test_a_token_stays_with_its_host(other: str, *, same: bool) -> None:
-    assert same == same_host("https://host/a", other)
+def test_redirects_without_end_are_told(machine: Machine, tiny: Repository) -> None:
+    machine.hub.always[FILE] = Fault(status=302, headers={"Location": "?again"})
+
+    assert "the server redirects without end" in fails(machine, tiny)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -9,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.conftest import MODEL, Machine
+from tests.models.conftest import BLOCK, LARGE, LARGE_FILE, MODEL, Machine
 from tests.models.hub_server import Fault
+from tests.models.test_processes import LIMIT, until_part_has, worker
 from tests.models.times import LOCK
 from worker.model_errors import ModelUnavailable
 from worker.model_lock import FolderLock, LockLost, LockTimes
 from worker.model_source import Repository
 
-# Never touched while a test runs: an owner that is frozen.
-FROZEN = LockTimes(beat=60, stale=0.2, look=0.01)
+# What filelock writes for an owner on another machine, which is never touched again.
+DEAD = f"filelock/2\npid=1\nhost=elsewhere\nmode=lease\ntoken={'0' * 32}\nduration={LOCK.stale}\n"
+WAITING = "another worker is downloading the model; waiting for it"
 
 
 def lock(
@@ -50,61 +53,50 @@ def test_a_second_owner_waits_for_the_first(tmp_path: Path, waiting: threading.E
     assert ["first", "second"] == order
 
 
-def test_an_owner_that_lives_is_never_broken(tmp_path: Path, waiting: threading.Event) -> None:
-    with (
-        lock(tmp_path, waiting=waiting) as owner,
-        pytest.raises(ModelUnavailable, match="still downloading"),
-        lock(tmp_path, seconds=3 * LOCK.stale, waiting=waiting),
-    ):
-        raise AssertionError("two owners")
-    owner.check()
+def test_an_owner_that_lives_is_waited_for_until_the_deadline(
+    tmp_path: Path, waiting: threading.Event
+) -> None:
+    said = []
+
+    def second() -> None:
+        try:
+            with lock(tmp_path, seconds=3 * LOCK.stale, waiting=waiting):
+                said.append("two owners")
+        except ModelUnavailable as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=second)
+    with lock(tmp_path, waiting=waiting) as owner:
+        thread.start()
+        thread.join(10)
+        owner.check()
+
+    assert [
+        "another worker is still downloading the model; try again or raise MODEL_DOWNLOAD_TIMEOUT"
+    ] == said
 
 
 def test_a_stale_lock_is_broken(tmp_path: Path, waiting: threading.Event) -> None:
-    (tmp_path / "lock").write_text("a dead owner")
+    (tmp_path / "lock").write_text(DEAD)
 
     with lock(tmp_path, waiting=waiting) as owner:
         owner.check()
 
+    assert waiting.is_set()
     assert [] == list(tmp_path.iterdir())
 
 
-def test_an_owner_that_was_frozen_learns_that_it_lost(
-    tmp_path: Path, waiting: threading.Event
-) -> None:
-    frozen = replace(FROZEN, beat=0.001)
-    with lock(tmp_path, FROZEN, waiting=waiting) as owner:
-        with lock(tmp_path, frozen, waiting=waiting):
-            owner._times = frozen  # noqa: SLF001 - so that its last touch is long ago
-            with pytest.raises(LockLost):
-                owner.check()
-        assert [] == list(tmp_path.iterdir())
-
-
-def test_a_judgement_that_is_out_of_date_breaks_nothing(
-    tmp_path: Path, waiting: threading.Event
-) -> None:
-    with lock(tmp_path, waiting=waiting) as owner:
-        lock(tmp_path, waiting=waiting)._break("1 a dead owner")  # noqa: SLF001 - the race itself
-        owner.check()
-
-        assert ["lock"] == [path.name for path in tmp_path.iterdir()]
-
-
-def test_one_who_died_while_breaking_is_not_waited_for(
-    tmp_path: Path, waiting: threading.Event
-) -> None:
-    (tmp_path / "lock").write_text("a dead owner")
-    (tmp_path / "lock.break").touch()
-
-    with lock(tmp_path, waiting=waiting) as owner:
-        owner.check()
-
-    assert [] == list(tmp_path.iterdir())
+def test_an_owner_learns_that_it_lost(tmp_path: Path, waiting: threading.Event) -> None:
+    beat = 0.001
+    with lock(tmp_path, replace(LOCK, beat=beat), waiting=waiting) as owner:
+        (tmp_path / "lock").write_text(DEAD)
+        time.sleep(2 * beat)
+        with pytest.raises(LockLost):
+            owner.check()
 
 
 def test_many_owners_break_a_stale_lock_one_at_a_time(tmp_path: Path) -> None:
-    (tmp_path / "lock").write_text("a dead owner")
+    (tmp_path / "lock").write_text(DEAD)
     inside, most = [0], [0]
 
     def work() -> None:
@@ -125,21 +117,20 @@ def test_many_owners_break_a_stale_lock_one_at_a_time(tmp_path: Path) -> None:
 
 def test_a_dead_worker_s_lock_delays_a_download_only(machine: Machine, tiny: Repository) -> None:
     machine.repository.mkdir(parents=True)
-    (machine.repository / ".lock").write_text("a dead owner")
+    (machine.repository / ".lock").write_text(DEAD)
 
     assert MODEL == machine.obtain(tiny).read_bytes()
-    assert "another worker is downloading the model; waiting for it" in machine.lines
+    assert WAITING in machine.lines
 
 
 def test_a_download_that_lost_its_lock_waits_for_the_other(
     machine: Machine, tiny: Repository
 ) -> None:
-    """The lock vanishes in mid-download, as when others broke it while this process was frozen."""
     machine.hub.faults["tiny-Q4_K_M.gguf"].append(Fault("stall", 5000))
 
     def steal() -> None:
         assert machine.hub.stalled.wait(5)
-        (machine.repository / ".lock").write_text("another owner")
+        (machine.repository / ".lock").write_text(DEAD)
 
     thief = threading.Thread(target=steal)
     thief.start()
@@ -148,3 +139,21 @@ def test_a_download_that_lost_its_lock_waits_for_the_other(
 
     assert MODEL == path.read_bytes()
     assert "another worker took the download over; waiting for it" in machine.lines
+
+
+def test_a_worker_that_was_frozen_harms_nothing(machine: Machine) -> None:
+    """It still has the file open that the other one has finished meanwhile."""
+    machine.hub.faults[LARGE_FILE].append(Fault("stall", BLOCK + 1))
+    with worker(machine, "org/large") as frozen:
+        until_part_has(machine, BLOCK)
+        frozen.send_signal(signal.SIGSTOP)
+        with worker(machine, "org/large") as other:
+            path = Path(other.communicate(timeout=LIMIT)[0].strip())
+        frozen.send_signal(signal.SIGCONT)
+
+        said, log = frozen.communicate(timeout=LIMIT)
+
+    assert str(path) == said.strip()
+    assert "another worker took the download over; waiting for it" in log
+    assert LARGE == path.read_bytes()
+    assert ["", f"bytes={BLOCK}-"] == machine.hub.gets(LARGE_FILE)[:2]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.conftest import MODEL, Machine
+from tests.models.conftest import BLOCK, LARGE, LARGE_FILE, MODEL, Machine
 from tests.models.hub_server import Fault
+from tests.models.times import QUICK
 from worker.model_source import Repository
 
 ROOT = Path(__file__).parents[2]
@@ -22,10 +23,13 @@ LIMIT = 15.0
 
 
 @contextmanager
-def worker(machine: Machine, model: str = "org/tiny") -> Iterator[subprocess.Popen[str]]:
+def worker(
+    machine: Machine, model: str = "org/tiny", *, stall: float = QUICK.stall
+) -> Iterator[subprocess.Popen[str]]:
     """A process that obtains the model."""
+    arguments = [str(machine.root), machine.hub.url, model, str(stall)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.models.child", str(machine.root), machine.hub.url, model],
+        [sys.executable, "-m", "tests.models.child", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -56,17 +60,17 @@ def test_two_workers_download_once(machine: Machine) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_download_is_resumed(
-    machine: Machine, tiny: Repository, number: signal.Signals
+    machine: Machine, large: Repository, number: signal.Signals
 ) -> None:
-    machine.hub.faults[FILE].append(Fault("stall", 9000))
-    with worker(machine) as process:
-        until_part_has(machine, 9000)
+    machine.hub.faults[LARGE_FILE].append(Fault("stall", BLOCK + 1))
+    with worker(machine, "org/large") as process:
+        until_part_has(machine, BLOCK)
         process.send_signal(number)
-        assert -number == process.wait(1)
+        assert -number == process.wait(5)
 
     assert [] == list(machine.root.rglob("*.gguf"))
-    assert MODEL == machine.obtain(tiny).read_bytes()
-    assert ["", "bytes=9000-"] == machine.hub.gets(FILE)
+    assert LARGE == machine.obtain(large).read_bytes()
+    assert ["", f"bytes={BLOCK}-"] == machine.hub.gets(LARGE_FILE)
 
 
 def test_a_model_on_the_disk_imports_nothing_heavy(machine: Machine) -> None:
@@ -85,5 +89,5 @@ def test_a_model_on_the_disk_imports_nothing_heavy(machine: Machine) -> None:
         [sys.executable, "-c", code, str(baked)], cwd=ROOT, check=True, capture_output=True
     ).stdout.decode()
 
-    heavy = {"huggingface_hub", "httpx2", "ssl", "urllib.request", "asyncio", "aiohttp"}
+    heavy = {"huggingface_hub", "filelock", "httpx2", "ssl", "asyncio", "aiohttp"}
     assert set() == heavy & set(loaded.split())

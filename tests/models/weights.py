@@ -20,7 +20,8 @@ def gguf(values: int = 1024, *, words: int = 3, kind: int = 0, bytes_each: int =
     head += _text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, words) + vocabulary
     head += _text("token_embd.weight") + struct.pack("<IQIQ", 1, values, kind, 0)
     head += bytes(-len(head) % 64)
-    return head + bytes(n % 251 for n in range(values * bytes_each))
+    size = values * bytes_each
+    return head + (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
 def safetensors(size: int = 64) -> bytes:
