@@ -7,8 +7,7 @@ with is part of it: anything shorter is a broken answer, not a short one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from worker.errors import EngineBroken, EngineRefused
@@ -21,6 +20,8 @@ _EMPTY = "null"
 _SHAPE = "the engine sent an event of an unknown shape; try again"
 _MOST_NEW_CALLS = 64
 _CHUNK_ONLY = ("choices", "object", "usage", "timings")
+_TAIL = ("usage", "timings")
+_raw_decode = json.JSONDecoder().raw_decode
 
 
 class Assembler(Protocol):
@@ -59,28 +60,23 @@ class ChoicesAssembler:
         """Name the object; hide_usage: the client did not ask for the event with the usage."""
         self._kind = kind
         self._hide_usage = hide_usage
-        self._head: dict[str, Any] = {}
-        self._tail: dict[str, Any] = {}
+        self._last: dict[str, Any] = {}  # of each key that a chunk had, the last value
         self._choices: dict[int, dict[str, Any]] = {}
         self._done = False
 
     def add(self, event: Event) -> bool:
         """Take one event."""
-        if event.data == DONE:
+        data = event.data
+        if data == DONE:
             self._done = True
             return True
-        if event.data == _EMPTY:
+        if data == _EMPTY:
             return False
-        with _known_shape():
-            return self._add(parse_event(event, self.partial))
+        return _added(self._add, parse_event(event, self.partial))
 
     def _add(self, chunk: Mapping[str, Any]) -> bool:
-        for key, value in chunk.items():
-            if key in ("usage", "timings"):
-                self._tail[key] = value
-            elif key not in _CHUNK_ONLY:
-                self._head[key] = value
-        choices = chunk.get("choices") or []
+        self._last.update(chunk)
+        choices = chunk.get("choices") or ()
         for choice in choices:
             self._add_choice(choice)
         return bool(choices) or not self._hide_usage
@@ -89,14 +85,19 @@ class ChoicesAssembler:
         index = chunk.get("index", 0)
         if not isinstance(index, int):
             raise ValueError(_SHAPE)  # noqa: TRY004  # one error for all wrong shapes
-        choice = self._choices.setdefault(index, {"index": index, "finish_reason": None})
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = {"index": index, "finish_reason": None}
         if chunk.get("finish_reason"):
             choice["finish_reason"] = chunk["finish_reason"]
         if "delta" in chunk:
-            _merge(choice.setdefault("message", {}), chunk["delta"] or {})
+            if "message" not in choice:
+                choice["message"] = {}
+            _merge(choice["message"], chunk["delta"] or {})
         if "text" in chunk:
             choice["text"] = choice.get("text", "") + (chunk["text"] or "")
-        _merge_logprobs(choice, chunk)
+        if "logprobs" in chunk:
+            _merge_logprobs(choice, chunk["logprobs"])
 
     def result(self, *, stopped: bool) -> dict[str, Any]:
         """The completion object."""
@@ -106,7 +107,9 @@ class ChoicesAssembler:
                 choice["finish_reason"] = "stop"
         if not stopped and (not self._done or not _all_finished(choices)):
             raise ended_early(self.partial())
-        return {**self._head, "object": self._kind, "choices": choices, **self._tail}
+        head = {key: value for key, value in self._last.items() if key not in _CHUNK_ONLY}
+        tail = {key: self._last[key] for key in _TAIL if key in self._last}
+        return {**head, "object": self._kind, "choices": choices, **tail}
 
     def partial(self) -> str:
         """The first choice's text so far."""
@@ -127,8 +130,7 @@ class ResponseAssembler:
         """Take one event."""
         if event.data == DONE:
             return True
-        with _known_shape():
-            return self._add(parse_event(event, self.partial))
+        return _added(self._add, parse_event(event, self.partial))
 
     def _add(self, chunk: Mapping[str, Any]) -> bool:
         kind = chunk.get("type")
@@ -166,8 +168,7 @@ class MessageAssembler:
 
     def add(self, event: Event) -> bool:
         """Take one event."""
-        with _known_shape():
-            return self._add(parse_event(event, self.partial))
+        return _added(self._add, parse_event(event, self.partial))
 
     def _add(self, chunk: Mapping[str, Any]) -> bool:
         kind = chunk.get("type")
@@ -207,7 +208,7 @@ class MessageAssembler:
 def parse_event(event: Event, partial: Any = str) -> dict[str, Any]:
     """The JSON object of an event; raises EngineRefused for an error that comes as an event."""
     try:
-        chunk = json.loads(event.data)
+        chunk = _loads(event.data)
     except (ValueError, RecursionError) as fault:
         raise EngineBroken("the engine sent an event that is not JSON; try again") from fault
     if not isinstance(chunk, dict):
@@ -223,13 +224,21 @@ def parse_event(event: Event, partial: Any = str) -> dict[str, Any]:
     return chunk
 
 
-@contextmanager
-def _known_shape() -> Iterator[None]:
-    """Take an event of a shape that is not its route's for a broken answer."""
+def _added(add: Callable[[dict[str, Any]], bool], chunk: dict[str, Any]) -> bool:
+    """Add a chunk; one of a shape that is not its route's is a broken answer."""
     try:
-        yield
+        return add(chunk)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as fault:
         raise EngineBroken(_SHAPE) from fault
+
+
+def _loads(text: str) -> Any:
+    """Parse JSON; raises ValueError. Of a stream's time most goes by here."""
+    try:
+        value, end = _raw_decode(text)
+    except ValueError:
+        end = -1  # white space at its beginning
+    return value if end == len(text) else json.loads(text)
 
 
 def ended_early(partial: str) -> EngineBroken:
@@ -270,11 +279,8 @@ def _merge_calls(calls: list[dict[str, Any]], deltas: Iterable[Mapping[str, Any]
         call.update({key: delta[key] for key in ("id", "type") if delta.get(key)})
 
 
-def _merge_logprobs(choice: dict[str, Any], chunk: Mapping[str, Any]) -> None:
+def _merge_logprobs(choice: dict[str, Any], new: Any) -> None:
     """Join the lists of a choice's logprobs."""
-    if "logprobs" not in chunk:
-        return
-    new = chunk["logprobs"]
     if not isinstance(new, dict):
         choice.setdefault("logprobs", None)
         return

@@ -20,6 +20,7 @@ from worker.slots import Stop
 MAX_BODY_BYTES = 20_000_000
 # An event takes many times the bytes of its text.
 MAX_STREAM_BYTES = 250_000_000
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 class EngineClient:
@@ -109,7 +110,7 @@ async def _until_stream(connection: Connection) -> None:
 def encode_body(body: Mapping[str, Any]) -> bytes:
     """A request body as UTF-8 JSON; raises InvalidJob or TooLarge."""
     try:
-        data = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        data = _json(body).encode()
     except (UnicodeEncodeError, ValueError, RecursionError) as error:
         raise InvalidJob(
             "the payload is not valid JSON (NaN, half of a character, or nested without end)"

@@ -6,32 +6,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 
-@contextmanager
-def deadline(seconds: float, error: Exception) -> Iterator[None]:
+class deadline:  # noqa: N801  # it is used like a function
     """Cancel the current task's block after `seconds` and raise `error` in place of that.
 
     A cancellation from elsewhere goes through unchanged.
     """
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("deadline needs a running task")
-    expired = False
 
-    def expire() -> None:
-        nonlocal expired
-        expired = True
-        task.cancel()
+    __slots__ = ("_error", "_expired", "_seconds", "_task", "_timer")
 
-    timer = asyncio.get_running_loop().call_later(seconds, expire)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if expired:
-            raise error from None
-        raise
-    finally:
-        timer.cancel()
+    def __init__(self, seconds: float, error: Exception) -> None:
+        self._seconds = seconds
+        self._error = error
+        self._expired = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("deadline needs a running task")
+        self._task = task
+        self._timer = task.get_loop().call_later(self._seconds, self._expire)
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._task.cancel()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        if self._expired and kind is asyncio.CancelledError:
+            raise self._error from None

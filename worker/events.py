@@ -5,15 +5,15 @@ The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from worker.errors import EngineBroken
 
 MAX_EVENT_BYTES = 20_000_000
+_USUAL = "data: "
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event: its name ("" when it has none) and its data."""
 
     name: str
@@ -21,6 +21,8 @@ class Event:
 
     def encode(self) -> str:
         """The event as text that a client's decoder takes, blank line included."""
+        if not self.name and "\n" not in self.data:
+            return f"data: {self.data}\n\n"
         lines = "\ndata: ".join(self.data.split("\n"))
         head = f"event: {self.name}\n" if self.name else ""
         return f"{head}data: {lines}\n\n"
@@ -37,32 +39,35 @@ class EventDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """All events that end in this piece; raises EngineBroken for what is no event stream."""
-        blocks = (self._waiting + self._line_feeds(data)).split(b"\n\n")
-        self._waiting = blocks.pop()
+        if self._carriage_return or b"\r" in data:
+            data = self._line_feeds(data)
+        whole, end, self._waiting = (self._waiting + data).rpartition(b"\n\n")
         if len(self._waiting) > self._limit:
             raise EngineBroken("the engine sent an event without end; try again")
+        if not end:
+            return []
+        try:
+            blocks = whole.decode().split("\n\n")
+        except UnicodeDecodeError as error:
+            raise EngineBroken("the engine sent bytes that are not text; try again") from error
         return [event for block in blocks if (event := _parse(block)) is not None]
 
     def _line_feeds(self, data: bytes) -> bytes:
         """Make every line end a line feed; one that may be half of CR LF waits for the next."""
         if self._carriage_return:
             data = b"\r" + data
-        elif b"\r" not in data:
-            return data
         self._carriage_return = data.endswith(b"\r")
         if self._carriage_return:
             data = data[:-1]
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def _parse(block: bytes) -> Event | None:
+def _parse(block: str) -> Event | None:
     """The event in a block of lines, None when it has no data."""
-    try:
-        text = block.decode()
-    except UnicodeDecodeError as error:
-        raise EngineBroken("the engine sent bytes that are not text; try again") from error
+    if block.startswith(_USUAL) and "\n" not in block:
+        return Event("", block[len(_USUAL) :])
     name, data = "", []
-    for line in text.removeprefix("\ufeff").split("\n"):
+    for line in block.removeprefix("\ufeff").split("\n"):
         field, _, value = line.partition(":")
         if field == "data":
             data.append(value.removeprefix(" "))

@@ -52,11 +52,15 @@ class Answer:
 
     def feed(self, data: bytes) -> None:
         """Take what has come; any cut of the bytes gives the same answer."""
-        if self._parser is None:
+        parser = self._parser
+        if parser is None:
             self.kept = False  # more than the one answer that was asked for
             return
         try:
-            self._parse(self._parser, data)
+            if self.status == 0:
+                data = self._parse_head(parser, data)
+            if data:
+                parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.kept = False
             self.broken = not self.over
@@ -74,20 +78,17 @@ class Answer:
     def take(self) -> bytes:
         """All of the body that waits."""
         parts, self._parts, self.size = self._parts, [], 0
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _parse(self, parser: httptools.HttpResponseParser, data: bytes) -> None:
-        """Parse, with no more than the bound as the head."""
+    def _parse_head(self, parser: httptools.HttpResponseParser, data: bytes) -> bytes:
+        """Parse what may be the head by its size; what comes after that."""
+        room = MAX_HEAD_BYTES - self._head_bytes
+        self._head_bytes += len(data)
+        parser.feed_data(data[:room])
         if self.status == 0:
-            room = MAX_HEAD_BYTES - self._head_bytes
-            self._head_bytes += len(data)
-            parser.feed_data(data[:room])
-            if self.status == 0:
-                self.broken = self._head_bytes >= MAX_HEAD_BYTES
-                return
-            data = data[room:]
-        if data:
-            parser.feed_data(data)
+            self.broken = self._head_bytes >= MAX_HEAD_BYTES
+            return b""
+        return data[room:]
 
     # What the parser calls.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import cast
 
 from worker.errors import EngineBroken, TooLarge
 from worker.http_answer import Answer
@@ -19,6 +20,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, sock: socket.socket) -> None:
         self.answer = Answer()
         self._socket = sock
+        self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._asked = False
         self._sent = True
@@ -72,14 +74,15 @@ class Connection(asyncio.Protocol):
 
     async def read(self) -> bytes:
         """What has come of the answer's body, b"" at its end; raises EngineBroken."""
-        while not self.answer.size:
-            if self.answer.over:
+        answer = self.answer
+        while not answer.size:
+            if answer.over:
                 return b""
             await self._more()
         if self._reading_paused:
             self._reading_paused = False
             self._transport.resume_reading()
-        return self.answer.take()
+        return answer.take()
 
     async def whole(self, limit: int) -> bytes:
         """The rest of the body; raises EngineBroken, or TooLarge over `limit` bytes."""
@@ -96,29 +99,27 @@ class Connection(asyncio.Protocol):
     def _ended(self) -> bool:
         return self.answer.over or self.answer.broken
 
-    async def _more(self) -> None:
+    def _more(self) -> asyncio.Future[None]:
         """Wait until something happens; raises EngineBroken when nothing can come any more."""
         if self.answer.broken:
             raise EngineBroken("the engine broke off its answer; try again")
-        await self._event()
+        return self._event()
 
-    async def _event(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def _event(self) -> asyncio.Future[None]:
+        """Something that happens on the connection; one at a time waits for it."""
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection can be used."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # for the type checker
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Some bytes of the answer; what nobody asked for ends the connection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 
 from worker.deadline import deadline
 from worker.errors import EngineDown
@@ -73,10 +74,15 @@ class Pool:
 async def _connect(port: int) -> Connection:
     """A new connection; raises OSError."""
     loop = asyncio.get_running_loop()
+    address = ("127.0.0.1", port)
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        await loop.sock_connect(sock, ("127.0.0.1", port))
+        # On loopback a connection is there when this returns, although it says that it is not; the
+        # second call sees that, and else waits.
+        with suppress(BlockingIOError):
+            sock.connect(address)
+        await loop.sock_connect(sock, address)
         _, connection = await loop.create_connection(lambda: Connection(sock), sock=sock)
     except BaseException:
         sock.close()

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 logger = logging.getLogger("worker")
+_encode = json.JSONEncoder(default=str).encode
 
 
 class _JsonFormatter(logging.Formatter):
@@ -26,7 +27,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
+        return _encode(entry)
 
 
 def configure(level: str, *, as_json: bool) -> None:
@@ -46,7 +47,13 @@ def log_engine(line: str) -> None:
 
 def log_job(job_id: str, route: str, status: str, **figures: Any) -> None:
     """Log one finished job with its figures; those that are None are left out."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
     known = {name: value for name, value in figures.items() if value is not None}
-    text = " ".join(f"{name}={value}" for name, value in known.items())
-    fields = {"id": job_id, "route": route, "status": status, **known}
-    logger.info("job %s %s %s %s", job_id, route, status, text, extra={"fields": fields})
+    text = " ".join([f"{name}={value}" for name, value in known.items()])
+    # not by logger.info, which looks through the stack for who called, at each job
+    record = logging.LogRecord(
+        logger.name, logging.INFO, "", 0, f"job {job_id} {route} {status} {text}", None, None
+    )
+    record.fields = {"id": job_id, "route": route, "status": status, **known}
+    logger.handle(record)

@@ -16,6 +16,7 @@ from worker.errors import JobError, OutputError, TooLarge
 # https://docs.runpod.io/serverless/endpoints/operation-reference: /runsync takes and returns 20 MB
 MAX_OUTPUT_BYTES = 20_000_000
 MAX_ERROR_CHARACTERS = 500
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def failed(error: JobError, *, limit: int = MAX_OUTPUT_BYTES) -> Outcome:
 def _encode(value: Any) -> bytes:
     """JSON as UTF-8 bytes; OutputError says what can't be sent."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return _json(value).encode()
     except UnicodeEncodeError as error:
         raise OutputError(
             "the engine's result holds half of a character and can't be sent as JSON; try again"

@@ -85,18 +85,30 @@ class Slots:
     @asynccontextmanager
     async def use(self, use: Use, *, first: bool = False) -> AsyncIterator[None]:
         """Wait for one's turn and have it until the block ends; first: before all that wait."""
+        if self._queue or not self._may_enter(use):
+            await self._turn(use, 0 if first else len(self._queue))
+        else:
+            self._inside[use] += 1
+        try:
+            yield
+        finally:
+            self._inside[use] -= 1
+            self._admit()
+
+    async def _turn(self, use: Use, place: int) -> None:
+        """Wait in the queue at this place until let in."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.insert(0 if first else len(self._queue), (use, turn))
+        self._queue.insert(place, (use, turn))
         self._admit()
         try:
             await turn
-            yield
-        finally:
-            if turn.done() and not turn.cancelled():
-                self._inside[use] -= 1
-            else:
+        except asyncio.CancelledError:
+            if turn.cancelled():
                 self._queue.remove((use, turn))
+            else:
+                self._inside[use] -= 1
             self._admit()
+            raise
 
     def _admit(self) -> None:
         """Let in, in order, whoever can go in now."""
