@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from worker.contract import openai_textgen
 from worker.contract.llama_cpp import UNSUPPORTED
 from worker.contract.parameters import TABLE
 from worker.settings import Settings
@@ -45,3 +46,13 @@ def test_every_parameter_is_documented_with_what_it_does_on_the_embedded_engine(
         name: f"no effect: {UNSUPPORTED[name]}" if name in UNSUPPORTED else "yes" for name in TABLE
     }
     assert does == documented
+
+
+def test_the_parameters_that_todays_textgen_does_not_have_are_named() -> None:
+    text = (DOCS / "jobs.md").read_text("utf-8").replace("\n", " ")
+    named = re.search(r"with Transformers all work but (.+?)\.", text)
+
+    assert named is not None
+    assert sorted(openai_textgen.UNSUPPORTED) == sorted(re.findall(r"`(\w+)`", named[1]))
+    llama_cpp = {*openai_textgen.UNSUPPORTED_LLAMA_CPP, "max_tokens_second"}
+    assert set(UNSUPPORTED) == llama_cpp
