@@ -7,7 +7,15 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from chaos.cases import Accident, Seen, accidents, watch, watch_weather
+from chaos.cases import (
+    ONE_PLACE,
+    OPERATIONS_OF_ONE,
+    Accident,
+    Seen,
+    accidents,
+    watch,
+    watch_weather,
+)
 from chaos.hostile import hostile
 from chaos.load import Load, run_load
 
@@ -41,7 +49,8 @@ async def main(options: argparse.Namespace) -> int:
         with hostile() as more:
             well &= await show_all(more, options.only)
     if "platform" in options.parts:
-        for seen in await watch_weather():
+        single = await watch_weather(OPERATIONS_OF_ONE, ONE_PLACE)
+        for seen in [*await watch_weather(), *single]:
             well &= show(seen)
     load = Load(jobs=options.jobs, clients=options.clients, kill_every=options.kill_every)
     if "load" in options.parts:

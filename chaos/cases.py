@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,10 @@ LONG = {"prompt": "Once upon a time", "max_new_tokens": 1500, "ban_eos_token": T
 MIDDLE = {"prompt": "Once upon a time", "max_new_tokens": 200, "ban_eos_token": True}
 SHORT = {"prompt": "Once upon a time", "max_new_tokens": 10, "ban_eos_token": True}
 OPERATIONS = ("job-take-batch", "job-stop", "job-stream", "job-done", "ping")
-FAULTS: tuple[int | str, ...] = (400, 429, 500, "reset", "silence")
+# A worker with one place asks for one job at a time, by another URL.
+OPERATIONS_OF_ONE = ("job-take",)
+ONE_PLACE = {"ENGINE_SLOTS": "1", "WORKER_EXTRA_JOBS": "0"}
+FAULTS: tuple[int | str, ...] = (400, 401, 403, 404, 429, 500, 502, 503, "reset", "silence")
 WELL_SECONDS = 120.0
 _WIDTH = 100
 
@@ -59,13 +62,15 @@ async def watch(accident: Accident) -> Seen:
         return await _on(stage, accident)
 
 
-async def watch_weather() -> list[Seen]:
-    """Every fault on every URL, one after the other on the same worker."""
-    async with running_stage() as stage:
+async def watch_weather(
+    operations: Sequence[str] = OPERATIONS, settings: Mapping[str, str] | None = None
+) -> list[Seen]:
+    """Every fault on each of these URLs, one after the other on the same worker."""
+    async with running_stage(settings=settings) as stage:
         await stage.until_well()
         return [
             await _on(stage, Accident(f"{operation}: {fault} twice", _storm(operation, fault)))
-            for operation in OPERATIONS
+            for operation in operations
             for fault in FAULTS
         ]
 
@@ -99,7 +104,7 @@ def accidents(freeze: float) -> list[Accident]:
         Accident(f"worker and engine frozen {freeze:g} s, idle", _frozen(freeze, busy=False)),
         Accident(f"worker and engine frozen {freeze:g} s, busy", _frozen(freeze, busy=True)),
         Accident("a job delivered twice", _twice),
-        Accident("result POST refused for good (job's limit 8 s)", _refused),
+        Accident("result POST refused for 20 s", _refused),
         Accident("stop signal for an unknown job", _stop_unknown),
         Accident("a chat of 9 MB", _huge),
     ]
@@ -203,11 +208,9 @@ async def _twice(stage: Stage) -> str:
 
 
 async def _refused(stage: Stage) -> str:
-    job = await stage.run("/generate", policy={"executionTimeout": 8000}, **SHORT)
     stage.weather.next("job-done", 400, 1000)
-    saw = await seen(stage, job)
-    stage.weather.next("job-done", 400, 0)
-    return saw
+    asyncio.get_running_loop().call_later(20, stage.weather.next, "job-done", 400, 0)
+    return await seen(stage, await stage.run("/generate", **SHORT))
 
 
 async def _stop_unknown(stage: Stage) -> str:

@@ -167,6 +167,9 @@ async def test_an_engine_that_hangs_is_seen_though_a_job_runs() -> None:
         probe_path = "/health"
         aborted = asyncio.Event()
 
+        def processor_seconds(self) -> float:
+            return 0.0
+
         def abort(self) -> None:
             loop.call_soon_threadsafe(self.aborted.set)
 
@@ -241,7 +244,7 @@ async def test_a_result_that_the_platform_refuses_is_failed_with_the_reason() ->
             return self.result_url(job_id, stream=True)
 
     async with fake_engine(script) as engine, aiohttp.ClientSession() as session:
-        delivery = Delivery(session, Urls(), deadline=5, timeout=5)
+        delivery = Delivery(session, Urls(), deadline=5, refused=5, timeout=5)
         delivered = await delivery.result("j1", completed("x").body, stream=False)
 
     assert delivered

@@ -219,17 +219,47 @@ async def test_the_place_is_free_while_a_result_is_not_taken(
         assert ["j2", "j1"] == list(platform.results)
 
 
-async def test_a_result_that_is_refused_for_good_is_given_up_and_the_worker_goes_on(
-    platform: FakePlatform, serving: Serving, caplog: pytest.LogCaptureFixture
+async def test_a_result_is_not_lost_to_a_platform_that_refuses_for_a_while(
+    platform: FakePlatform, serving: Serving
 ) -> None:
-    platform.posts.extend([400] * 6)
+    platform.posts.extend([401, 400, 403, 500, 400])
+    async with serving():
+        await platform.submit(job("j1", text="x"))
+        assert {"output": {"text": "x"}} == await platform.result("j1", timeout=20)
+
+
+async def test_a_result_that_is_refused_for_good_is_told_as_a_failure(
+    platform: FakePlatform, serving: Serving
+) -> None:
+    platform.posts.extend([400] * 3)
+    async with serving(limits={"refused": 0.0}):
+        await platform.submit(job("j1"))
+        result = await platform.result("j1", timeout=20)
+        assert "the platform refused the result (HTTP 400)" == result["error"]
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_the_result_of_a_job_that_is_gone_is_dropped_and_the_worker_goes_on(
+    platform: FakePlatform, serving: Serving, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    platform.posts.extend([status] * 3)
     async with serving():
         await platform.submit(job("j1"))
-        await platform.until(lambda: platform.count("job-done") == 6)
+        await platform.until(lambda: platform.count("job-done") == 3)
         await platform.submit(job("j2"))
         await platform.result("j2")
         assert ["j2"] == list(platform.results)
-    assert "the result of job j1 is lost: HTTP 400" in caplog.messages
+    assert f"the result of job j1 is lost: HTTP {status}" in caplog.messages
+
+
+async def test_a_result_that_is_too_large_for_the_platform_is_told_at_once(
+    platform: FakePlatform, serving: Serving
+) -> None:
+    platform.posts.extend([413] * 3)
+    async with serving():
+        await platform.submit(job("j1"))
+        result = await platform.result("j1", timeout=20)
+        assert "the platform refused the result (HTTP 413)" == result["error"]
 
 
 async def test_a_result_is_given_up_at_its_deadline(

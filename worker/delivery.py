@@ -26,6 +26,9 @@ REFUSALS = 3
 # seconds; a stream that stalls for longer is of no use, the result holds everything
 CHUNK_DEADLINE = 5.0
 PASSING_STATUSES = (408, 429)
+# The job is gone, or its result too large: more time changes nothing.
+FINAL_STATUSES = (404, 410, 413)
+GONE_STATUSES = (404, 410)
 # aiohttp sends bytes in one piece; above this it warns that the event loop waits meanwhile.
 LARGE_BODY = 1_000_000
 
@@ -43,35 +46,47 @@ class Urls(Protocol):
 
 
 class _Fault(NamedTuple):
-    """Why a post failed, and whether the platform refused it (it would again)."""
+    """Why a post failed, and with which status; None without one."""
 
     reason: str
-    refused: bool
+    status: int | None = None
+
+    @property
+    def refused(self) -> bool:
+        """The platform does not take it; it may yet, after a fault of its own."""
+        return self.status is not None and self.status < 500 and self.status not in PASSING_STATUSES
 
 
 class Delivery:
     """The worker's outgoing side.
 
-    deadline: seconds after which a result is tried once more and then given up; timeout: seconds
-    that one post may take.
+    deadline: seconds after which a result is tried once more and then given up; refused: seconds
+    for which one is tried that the platform refuses; timeout: seconds that one post may take.
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, urls: Urls, *, deadline: float, timeout: float
+        self,
+        session: aiohttp.ClientSession,
+        urls: Urls,
+        *,
+        deadline: float,
+        refused: float,
+        timeout: float,
     ) -> None:
         self._session = session
         self._urls = urls
         self._deadline = deadline
+        self._refused = refused
         self._timeout = aiohttp.ClientTimeout(total=timeout)
 
     async def result(self, job_id: str, body: bytes, *, stream: bool) -> bool:
         """Post a job's result; False when it had to be given up (logged as an error)."""
         url = self._urls.result_url(job_id, stream=stream)
-        fault = await self._deliver(url, job_id, body, self._deadline)
-        if fault is not None and fault.refused:
+        fault = await self._deliver(url, job_id, body, self._deadline, self._refused)
+        if fault is not None and fault.refused and fault.status not in GONE_STATUSES:
             logger.error("the platform refuses the result of job %s: %s", job_id, fault.reason)
             told = failed(OutputError(f"the platform refused the result ({fault.reason})"))
-            fault = await self._deliver(url, job_id, told.body, self._deadline)
+            fault = await self._deliver(url, job_id, told.body, self._deadline, self._refused)
         if fault is not None:
             logger.error("the result of job %s is lost: %s", job_id, fault.reason)
         return fault is None
@@ -97,29 +112,35 @@ class Delivery:
         try:
             body = completed(chunk).body
         except JobError as error:
-            fault: _Fault | None = _Fault(str(error), refused=True)
+            fault: _Fault | None = _Fault(str(error))
         else:
-            fault = await self._deliver(self._urls.chunk_url(job_id), job_id, body, CHUNK_DEADLINE)
+            url = self._urls.chunk_url(job_id)
+            fault = await self._deliver(url, job_id, body, CHUNK_DEADLINE, 0.0)
         if fault is not None:
             logger.error("the stream of job %s is given up: %s", job_id, fault.reason)
         return fault is None
 
-    async def _deliver(self, url: str, job_id: str, body: bytes, deadline: float) -> _Fault | None:
+    async def _deliver(
+        self, url: str, job_id: str, body: bytes, deadline: float, refused: float
+    ) -> _Fault | None:
         """Post with growing pauses until it is taken; else the last fault.
 
-        The last try begins after the deadline, so a process that was frozen past it has a chance.
+        refused: seconds after which refusals in a row count. The last try begins after the
+        deadline, so a process that was frozen past it has a chance.
         """
         loop = asyncio.get_running_loop()
-        end = loop.time() + deadline
+        begun = loop.time()
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         refusals = 0
         while True:
-            late = loop.time() >= end
+            late = loop.time() >= begun + deadline
+            patient = loop.time() < begun + refused
             fault = await self._post(url, job_id, body)
             if fault is None:
                 return None
-            refusals += fault.refused
-            if late or refusals >= REFUSALS:
+            refusals = refusals + 1 if fault.refused else 0
+            final = fault.status in FINAL_STATUSES or not patient
+            if late or (refusals >= REFUSALS and final):
                 return fault
             await asyncio.sleep(backoff.pause())
 
@@ -134,7 +155,5 @@ class Delivery:
                 await response.read()
                 status = response.status
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            return _Fault(reason(error), refused=False)
-        if status < 400:
-            return None
-        return _Fault(f"HTTP {status}", refused=status < 500 and status not in PASSING_STATUSES)
+            return _Fault(reason(error))
+        return None if status < 400 else _Fault(f"HTTP {status}", status)

@@ -53,8 +53,9 @@ class Pinger:
         """Start the process again whenever it ends, until it is to stop."""
         while self._stopped not in wait([self._stopped, self._process.sentinel]):
             self._process.join()
-            logger.error("the pinging process ended (code %s); again", self._process.exitcode)
             if self._stopped.poll(_PAUSE_SECONDS):
                 return
+            code = self._process.exitcode
+            logger.warning("the pinging process ended (code %s) and is started again", code)
             self._process.close()
             self._process = self._spawn()

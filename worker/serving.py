@@ -46,7 +46,8 @@ class Limits:
 
     poll: how long the platform may hold a poll (the SDK's value); floor, stop_floor: how long an
     empty answer takes at least; window: for a poll under way at shutdown, whose job is run;
-    post: for one POST; result: how long a result is tried; fatal: for jobs when the engine is gone;
+    post: for one POST; result: how long a result is tried (the platform deletes a job after a day);
+    refused: how long one that the platform refuses; fatal: for jobs when the engine is gone;
     last_posts: for results at the end; undelivered_bytes: of results, above it no job is taken.
     """
 
@@ -55,7 +56,8 @@ class Limits:
     stop_floor: float = 1.0
     window: float = 1.0
     post: float = 60.0
-    result: float = 600.0
+    result: float = 86_400.0
+    refused: float = 60.0
     fatal: float = 2.0
     last_posts: float = 2.0
     undelivered_bytes: int = 200_000_000
