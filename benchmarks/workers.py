@@ -42,6 +42,11 @@ class ReadyEngine:
     def processor_seconds(self) -> None:
         """It is not known."""
 
+    @property
+    def model_path(self) -> Path:
+        """It has none."""
+        return Path(os.devnull)
+
     def spawn(self) -> None:
         """It runs."""
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -28,6 +29,7 @@ class Engine:
     slots = 1
     probe_path = "/health"
     model_name: str | None = "m"
+    model_path = Path("m.gguf")
 
     def __init__(self) -> None:
         self.spawned = 0

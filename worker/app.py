@@ -16,6 +16,7 @@ from worker.engines.choose import make_engine
 from worker.errors import JobError, SettingsError
 from worker.model_errors import ModelUnavailable
 from worker.model_setting import with_local_model
+from worker.read_ahead import start_reading
 from worker.settings import Settings
 
 EXIT_NO_MODEL = 1
@@ -55,6 +56,7 @@ def _main(test_input: str | None, environ: Mapping[str, str], cold_start: ColdSt
         engine = make_engine(settings, environ, joblog.log_engine)
         cold_start.mark("model lookup")
         engine.spawn()
+        start_reading(engine.model_path, until=lambda: engine.model_name is not None)
         cold_start.mark("spawn")
     except ModelUnavailable as error:
         sys.stderr.write(f"{error}\n")

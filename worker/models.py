@@ -96,7 +96,7 @@ def check_model(path: Path) -> None:
 
     Raises EngineStartFailed with a sentence that names the file, not its folder.
     """
-    for part in _parts(path):
+    for part in parts(path):
         fault = _fault(part)
         if fault:
             raise EngineStartFailed(f"the model file {part.name} {fault}")
@@ -152,11 +152,11 @@ def _candidates(folder: Path) -> Iterator[Path]:
             split = _SPLIT.fullmatch(path.stem)
             if path.name.startswith(_NOT_A_MODEL) or (split and int(split["part"]) != 1):
                 continue
-            if all(part.is_file() for part in _parts(path)):
+            if all(part.is_file() for part in parts(path)):
                 yield path.absolute()
 
 
-def _parts(path: Path) -> list[Path]:
+def parts(path: Path) -> list[Path]:
     """All files of a model: itself, or every part of a split one."""
     split = _SPLIT.fullmatch(path.stem)
     if split is None:

@@ -36,7 +36,7 @@ _EXTENSION_FOLDER = Path(__file__).with_name("webui_extension")
 _NONCE_VARIABLE = "WORKER_STATE_NONCE"
 _LOADING = 'Loading "'
 _OTHER_PORT = "is already in use. Using port"
-_POLL_SECONDS = 0.05
+_IDLE_POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.1
 _ANSWER_SECONDS = 5.0
 _FIRST_TOKEN = {"prompt": "1", "max_tokens": 1, "temperature": 0, "stream": False}
@@ -78,6 +78,11 @@ class CurrentEngine:
     def model_name(self) -> str | None:
         """The model that is loaded and ready, None when none is."""
         return self._state.model if self._state is not None else None
+
+    @property
+    def model_path(self) -> Path:
+        """The model that it is started with: a file or a folder."""
+        return self.launch.model_path
 
     @property
     def state(self) -> State:
@@ -208,7 +213,6 @@ class CurrentEngine:
             session,
             timeout=self.settings.engine_start_timeout,
             explain=webui.explain,
-            poll=_POLL_SECONDS,
         )
         url = f"{self._url}{state_path(self._nonce)}"
         await startup.until_status(url, self._is_ours)
@@ -279,7 +283,7 @@ class CurrentEngine:
             state = await self._ask()
             if state is None or state.busy == 0:
                 return
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(_IDLE_POLL_SECONDS)
 
     async def _end(self, term_seconds: float | None) -> None:
         """Stop watching and end the process; for good with None, else it may be spawned again."""

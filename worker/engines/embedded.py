@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.engine_log import LogLine
@@ -70,6 +71,11 @@ class EmbeddedEngine:
     def model_name(self) -> str | None:
         """The model that is loaded and ready, None when none is."""
         return self._model
+
+    @property
+    def model_path(self) -> Path:
+        """The file of the model that it is started with."""
+        return self._catalog.resolve(self._catalog.default)
 
     @property
     def slots(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class Engine(Protocol):
     @property
     def model_name(self) -> str | None:
         """The model that is loaded and ready, None when none is."""
+        ...
+
+    @property
+    def model_path(self) -> Path:
+        """The model that it is started with: a file or a folder."""
         ...
 
     def spawn(self) -> None:
