@@ -39,6 +39,8 @@ class ReadyEngine:
         """It has printed nothing."""
         return []
 
+    work_path = None
+
     def processor_seconds(self) -> None:
         """It is not known."""
 

@@ -165,6 +165,7 @@ async def test_an_engine_that_hangs_is_seen_though_a_job_runs() -> None:
     class Hangs:
         model_name = "m"
         probe_path = "/health"
+        work_path = None
         aborted = asyncio.Event()
 
         def processor_seconds(self) -> float:

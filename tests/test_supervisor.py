@@ -28,6 +28,7 @@ class Engine:
 
     slots = 1
     probe_path = "/health"
+    work_path: str | None = None
     model_name: str | None = "m"
     model_path = Path("m.gguf")
 
@@ -204,6 +205,24 @@ async def test_an_engine_that_stands_still_under_a_job_is_killed() -> None:
         await asyncio.wait_for(supervisor.lost.wait(), 10)
 
     assert engine.aborted
+
+
+async def test_an_engine_that_answers_probes_and_generates_nothing_any_more_is_killed() -> None:
+    async def stuck(call: Call) -> None:
+        await (call.gone() if call.path == "/slots" else call.answer({"status": "ok"}))
+
+    engine = Engine()
+    engine.work_path = "/slots"
+    async with (
+        fake_engine(stuck) as fake,
+        supervised(engine, Slots(1), restarts=0, port=fake.port, probe=0.02) as supervisor,
+    ):
+        await asyncio.wait_for(supervisor.lost.wait(), 10)
+
+    assert ("the engine hangs: it generates nothing any more", True) == (
+        supervisor.cause,
+        engine.aborted,
+    )
 
 
 async def test_an_engine_that_refuses_the_probe_is_alive() -> None:

@@ -7,16 +7,20 @@ that ran on it are FAILED with what it died of.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from worker.client import EngineClient
 from worker.engines.engine import Engine
 from worker.errors import EngineDown, JobError
-from worker.hang import HangWatch
+from worker.hang import HangWatch, Limits
 from worker.joblog import logger
 from worker.slots import Slots, Use
 
 _FIRST_PAUSE = 0.5
+# What generates is asked five times as seldom. It may be silent for as long as it takes to work
+# through a batch of a prompt: five minutes after a job, and longer than most jobs beside one.
+_WORK_PATIENCE = 5.0
+_WORK_LIMITS = Limits(still_idle=2, still_busy=6, works_idle=60, works_busy=144)
 
 
 class Supervisor:
@@ -75,13 +79,12 @@ class Supervisor:
     async def _end_of_life(self) -> str:
         """Wait until the engine has died, or hangs and is killed; the cause in words."""
         died = asyncio.ensure_future(self._engine.wait_died())
-        hangs = asyncio.ensure_future(self._hang_watch().until_hang())
+        hangs = asyncio.ensure_future(self._until_hang())
         try:
             await asyncio.wait({died, hangs}, return_when=asyncio.FIRST_COMPLETED)
             self.ready.clear()
             if not died.done():
-                hangs.result()
-                self.cause = "the engine hangs: it answers nothing any more"
+                self.cause = hangs.result()
             # Of an engine that hangs, or that outlived its own child, nothing may be left.
             await asyncio.to_thread(self._engine.abort)
             return self.cause or died.result()
@@ -109,20 +112,41 @@ class Supervisor:
             self._engine.spawn()
             await self._become_ready()
 
-    def _hang_watch(self) -> HangWatch:
-        """Watches the engine as long as it lives."""
+    async def _until_hang(self) -> str:
+        """Return once the engine hangs, with what is seen of that in words."""
+        hangs = {asyncio.ensure_future(watch.until_hang()): sign for sign, watch in self._watches()}
+        try:
+            done, _ = await asyncio.wait(hangs, return_when=asyncio.FIRST_COMPLETED)
+            for hang in done:
+                hang.result()
+            return next(f"the engine hangs: it {hangs[hang]} nothing any more" for hang in done)
+        finally:
+            for hang in hangs:
+                hang.cancel()
+            await asyncio.gather(*hangs, return_exceptions=True)
+
+    def _watches(self) -> Iterator[tuple[str, HangWatch]]:
+        """What the engine does no more when it hangs, and the watch that sees it."""
+        engine = self._engine
+        yield "answers", self._watch(engine.probe_path, self._probe_seconds, Limits())
+        if engine.work_path is not None:
+            patience = self._probe_seconds * _WORK_PATIENCE
+            yield "generates", self._watch(engine.work_path, patience, _WORK_LIMITS)
+
+    def _watch(self, path: str, patience: float, limits: Limits) -> HangWatch:
         return HangWatch(
             self._engine,
-            probe=self._answers,
+            probe=lambda: self._answers(path),
             idle=lambda: self.slots.idle,
             exempt=lambda: self.slots.changing or self._engine.model_name is None,
-            patience=self._probe_seconds,
+            patience=patience,
+            limits=limits,
         )
 
-    async def _answers(self) -> bool:
+    async def _answers(self, path: str) -> bool:
         """Whether the engine answers a cheap request; a refusal is an answer too."""
         try:
-            await self._client.json("GET", self._engine.probe_path)
+            await self._client.json("GET", path)
         except EngineDown:
             return False
         except JobError:

@@ -51,6 +51,7 @@ class ClassicEngine:
 
     slots = 1  # the engine generates for one request at a time
     probe_path = "/api/v1/model"
+    work_path = None
 
     def __init__(
         self, settings: Settings, checkout: Checkout, environ: Mapping[str, str], log: LogLine

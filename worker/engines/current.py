@@ -75,6 +75,11 @@ class CurrentEngine:
         return state_path(self._nonce)
 
     @property
+    def work_path(self) -> None:
+        """There is no such path: its counts of tokens, too, are made beside a generation."""
+        return
+
+    @property
     def model_name(self) -> str | None:
         """The model that is loaded and ready, None when none is."""
         return self._state.model if self._state is not None else None

@@ -87,6 +87,11 @@ class EmbeddedEngine:
         """What an idle child answers at once."""
         return "/health"
 
+    @property
+    def work_path(self) -> str:
+        """What the child answers between two batches of tokens."""
+        return "/slots"
+
     def tail(self) -> list[str]:
         """The last lines that the child printed."""
         return [] if self._process is None else self._process.tail()

@@ -27,6 +27,11 @@ class Engine(Protocol):
         """A path that an idle engine answers at once to GET."""
         ...
 
+    @property
+    def work_path(self) -> str | None:
+        """A path that is answered by what generates and not by its HTTP server alone, if any."""
+        ...
+
     def tail(self) -> list[str]:
         """The last lines that the process printed, oldest first."""
         ...
