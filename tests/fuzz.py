@@ -283,7 +283,7 @@ class World:
         channel = Channel(self.runner.merger())
         reader = asyncio.ensure_future(_all_chunks(channel))
         outcome = await self.runner.run(job, channel)
-        await channel.close()
+        channel.close()
         return outcome, await reader
 
     async def script(self, call: Call) -> None:

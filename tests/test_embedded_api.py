@@ -350,7 +350,7 @@ async def test_a_streamed_generation_gives_frames_and_the_same_result(worker: Wo
     outcome = await worker.runner.run(
         {"id": "j", "input": {"api": api, "payload": payload}}, channel
     )
-    await channel.close()
+    channel.close()
     frames = await channel.take()
 
     text = json.loads(outcome.body)["output"]["results"][0]["text"]

@@ -13,6 +13,7 @@ from worker.client import EngineClient
 from worker.errors import EngineBroken, EngineDown, EngineRefused
 from worker.http_connection import MAX_WAITING_BYTES
 from worker.http_pool import MAX_IDLE, Pool
+from worker.slots import Stop
 
 PATIENCE = 5
 
@@ -270,6 +271,25 @@ async def test_an_engine_that_sends_too_fast_is_kept_waiting() -> None:
         pool.close()
 
     assert (True, 50_000_000) == (waiting <= 2 * MAX_WAITING_BYTES, len(whole))
+
+
+async def test_the_next_stream_finds_a_connection_that_was_made_meanwhile() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    ahead = asyncio.Event()
+
+    async def streams(wire: Wire, number: int) -> None:
+        if number == 1:
+            ahead.set()
+        await wire.request()
+        if number == 0:
+            await ahead.wait()
+        await wire.send(head + b"data: %d\n\n" % number)
+
+    async with engine(streams) as (port, _), client_of(port) as client:
+        first = [event.data async for event in client.events("/x", {}, Stop())]
+        second = [event.data async for event in client.events("/x", {}, Stop())]
+
+    assert (["0"], ["1"]) == (first, second)
 
 
 async def test_an_idle_connection_is_closed_after_its_time() -> None:

@@ -214,7 +214,7 @@ async def through_a_channel(events: list[Any], takes: list[bool]) -> list[Any]:
         if takes[number % len(takes)] and event.get("text"):
             chunks += await channel.take()
     await channel.put(END_FRAME, 1)
-    await channel.close()
+    channel.close()
     while more := await channel.take():
         chunks += more
     return chunks

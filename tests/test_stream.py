@@ -38,7 +38,7 @@ async def test_take_waits_for_the_first_event() -> None:
 async def test_a_closed_channel_gives_what_waits_and_then_nothing() -> None:
     channel = Channel(Merger())
     await channel.put("x", 1)
-    await channel.close()
+    channel.close()
     await channel.put("late", 4)
 
     assert (["x"], []) == (await channel.take(), await channel.take())

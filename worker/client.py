@@ -72,8 +72,9 @@ class EngineClient:
         connection = await self._pool.take()
         try:
             # llama.cpp's server says keep-alive on a stream and closes after it all the same, so
-            # the next request would meet a connection that is just being closed.
+            # the next request would meet a connection that is just being closed. It gets a new one.
             await connection.send(self._head("POST", path, data, "Connection: close\r\n"), data)
+            self._pool.connect_ahead()
             await _until_stream(connection)
             stop.on_request(connection.close)
             decoder = EventDecoder()

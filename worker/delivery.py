@@ -105,7 +105,7 @@ class Delivery:
         except Exception:  # the boundary: a fault in a stream must not end its job
             logger.exception("the stream of job %s is given up", job_id)
         finally:
-            await channel.close()
+            channel.close()
 
     async def _chunk(self, job_id: str, chunk: object) -> bool:
         """Post one chunk; False when the stream has to be given up."""

@@ -28,6 +28,7 @@ class Pool:
         self._idle_seconds = idle_seconds
         self._idle: list[tuple[Connection, float]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._ahead: asyncio.Task[None] | None = None
 
     async def take(self) -> Connection:
         """A connection that nobody else uses, a new one if need be; raises EngineDown."""
@@ -37,6 +38,34 @@ class Pool:
             if since > oldest and connection.silent:
                 return connection
             connection.close()
+        return await self._connect()
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection for the next request, or close it when it is not fit for that."""
+        if connection.reusable and len(self._idle) < MAX_IDLE:
+            self._keep(connection)
+        else:
+            connection.close()
+
+    def connect_ahead(self) -> None:
+        """Have a connection ready for the next request while the engine works on this one."""
+        if not self._idle and (self._ahead is None or self._ahead.done()):
+            self._ahead = asyncio.ensure_future(self._connect_ahead())
+
+    def close(self) -> None:
+        """Close all that are idle."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._idle:
+            self._idle.pop()[0].close()
+
+    async def _connect_ahead(self) -> None:
+        with suppress(EngineDown):  # the next request finds out by itself
+            self._keep(await self._connect())
+
+    async def _connect(self) -> Connection:
         down = EngineDown("the engine does not answer; it may be restarting, try again")
         with deadline(self._connect_timeout, down):
             try:
@@ -44,22 +73,11 @@ class Pool:
             except OSError as error:
                 raise down from error
 
-    def give_back(self, connection: Connection) -> None:
-        """Keep a connection for the next request, or close it when it is not fit for that."""
-        if not connection.reusable or len(self._idle) >= MAX_IDLE:
-            connection.close()
-            return
+    def _keep(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
         self._idle.append((connection, loop.time()))
         if self._timer is None:
             self._timer = loop.call_later(self._idle_seconds, self._close_old)
-
-    def close(self) -> None:
-        """Close all that are idle."""
-        if self._timer is not None:
-            self._timer.cancel()
-        while self._idle:
-            self._idle.pop()[0].close()
 
     def _close_old(self) -> None:
         """Close those that have waited for too long, and look again when the next one will have."""

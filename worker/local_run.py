@@ -28,7 +28,7 @@ async def run_local(runner: Runner, job: Mapping[str, Any], *, queued_at: float)
     try:
         outcome = await runner.run(job, channel)
     finally:
-        await channel.close()
+        channel.close()
         await printer
     return print_outcome(job, outcome, queued_at=queued_at, started=started)
 

@@ -148,7 +148,7 @@ class JobLoop:
         poster = asyncio.create_task(self._delivery.chunks(job.id, channel))
         try:
             outcome = await self._outcome(job, payload, channel)
-            await channel.close()
+            channel.close()
             await poster
         finally:
             poster.cancel()

@@ -80,7 +80,7 @@ class _Handler:
         poster = asyncio.create_task(self._post(session, channel, job))
         try:
             outcome = await self._runner.run(job, channel)
-            await channel.close()
+            channel.close()
             await poster
         finally:
             poster.cancel()
@@ -93,4 +93,4 @@ class _Handler:
                 for chunk in chunks:
                     await self._sdk.stream_result(session, {"output": chunk}, job)
         finally:
-            await channel.close()
+            channel.close()

@@ -45,32 +45,35 @@ class Channel:
         self._events: list[Any] = []
         self._bytes = 0
         self._closed = False
-        self._changed = asyncio.Condition()
+        self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
 
     async def put(self, event: Any, size: int) -> None:
         """Add an event; waits while more than the limit is waiting. After close it is dropped."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._bytes < self._limit or self._closed)
-            if not self._closed:
-                self._events.append(event)
-                self._bytes += size
-                self._changed.notify_all()
+        while self._bytes >= self._limit and not self._closed:
+            self._emptied.clear()
+            await self._emptied.wait()
+        if not self._closed:
+            self._events.append(event)
+            self._bytes += size
+            self._filled.set()
 
     async def take(self) -> list[Any]:
         """All chunks since the last call, at least one; [] when closed and empty."""
         chunks: list[Any] = []
         while not chunks:
-            async with self._changed:
-                await self._changed.wait_for(lambda: bool(self._events) or self._closed)
-                events, self._events, self._bytes = self._events, [], 0
-                self._changed.notify_all()
-            if not events:
+            while not self._events and not self._closed:
+                self._filled.clear()
+                await self._filled.wait()
+            if not self._events:
                 break
+            events, self._events, self._bytes = self._events, [], 0
+            self._emptied.set()
             chunks = self._merge(events)
         return chunks
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """No event comes any more; what waits can still be taken."""
-        async with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._closed = True
+        self._filled.set()
+        self._emptied.set()

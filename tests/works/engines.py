@@ -56,7 +56,7 @@ class Works:
         outcome = await self.runner.run(
             {"id": "j1", "input": example.input_for(self.model)}, channel
         )
-        await channel.close()
+        channel.close()
         return cell(example, outcome, await reading)
 
 
