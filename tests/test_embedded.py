@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.models.weights import gguf
 from worker.engines.cores import usable_cores
 from worker.engines.embedded import EmbeddedEngine
 from worker.engines.embedded_child import explain
@@ -56,7 +57,8 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model under another name, and a file that only begins like one."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "good.gguf").symlink_to(model_file())
-    (folder / "broken.gguf").write_bytes(b"GGUF" + os.urandom(10_000))
+    (folder / "broken.gguf").write_bytes(b"GGUF" + b"\xff" * 10_000)
+    (folder / "unknown.gguf").write_bytes(gguf())
     with model_file().open("rb") as file:
         (folder / "cut.gguf").write_bytes(file.read(5_000_000))
     return folder
@@ -217,14 +219,27 @@ async def test_unload_twice_and_load_again(engine: EmbeddedEngine) -> None:
     assert engine.model_name == "good"
 
 
-@pytest.mark.parametrize("name", ["broken", "cut"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "broken",
+            "the model file broken.gguf has a damaged header or a GGUF version other than 2 and 3",
+        ),
+        (
+            "cut",
+            "the model file cut.gguf is cut short: 5000000 of at least 98362432 bytes are there",
+        ),
+        ("unknown", "the engine ended: it does not know this kind of model"),
+    ],
+)
 async def test_a_model_that_can_not_be_loaded_leaves_none_and_a_later_load_works(
-    engine: EmbeddedEngine, name: str
+    engine: EmbeddedEngine, name: str, text: str
 ) -> None:
     with pytest.raises(EngineStartFailed) as caught:
         await engine.load(name)
 
-    assert str(caught.value) == "the engine ended: the model file is broken or of an unknown kind"
+    assert str(caught.value) == text
     assert (engine.model_name, engine.alive) == (None, True)
     await engine.load("good")
     assert engine.model_name == "good"
@@ -232,7 +247,7 @@ async def test_a_model_that_can_not_be_loaded_leaves_none_and_a_later_load_works
 
 async def test_an_unknown_model_changes_nothing(engine: EmbeddedEngine) -> None:
     await loaded(engine)
-    with pytest.raises(UnknownRoute, match=r"there are: .*, broken, cut, good"):
+    with pytest.raises(UnknownRoute, match=r"there are: .*, broken, cut, good, unknown"):
         await engine.load("../good")
 
     assert engine.model_name is not None

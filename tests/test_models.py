@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.models.weights import gguf
 from worker import models
 from worker.errors import EngineStartFailed, SettingsError, UnknownRoute
 from worker.models import BUNDLED_FILE, Catalog, catalog, check_model, scan, verify_bundled
@@ -13,11 +14,11 @@ BUNDLED = BUNDLED_FILE.removesuffix(".gguf")
 
 
 def add(folder: Path, *names: str) -> None:
-    """Files that begin like GGUF."""
+    """Small GGUF files."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"GGUF" + bytes(100))
+        path.write_bytes(gguf(16))
 
 
 def test_without_settings_the_bundled_model_is_the_default() -> None:
@@ -162,8 +163,9 @@ def test_what_is_not_a_name_is_unknown_and_the_names_are_listed(name: str) -> No
         (b"PK\x03\x04" + bytes(100), "is not a GGUF file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is only a Git LFS pointer"),
         (b"GGUF\x03", "is cut short"),
+        (gguf(1000)[:-1], "is cut short: 4255 of at least 4256 bytes are there"),
     ],
-    ids=["missing", "empty", "zip", "pointer", "short"],
+    ids=["missing", "empty", "zip", "pointer", "short", "half"],
 )
 def test_each_fault_of_a_file_has_its_sentence(
     tmp_path: Path, content: bytes | None, fault: str
@@ -183,8 +185,3 @@ def test_every_part_of_a_split_model_is_checked(tmp_path: Path) -> None:
 
     with pytest.raises(EngineStartFailed, match=r"big-00002-of-00002\.gguf is not there"):
         check_model(tmp_path / "big-00001-of-00002.gguf")
-
-
-def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(EngineStartFailed, match="can't be read"):
-        check_model(tmp_path)

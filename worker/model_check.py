@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from worker.model_errors import ModelUnavailable
-from worker.model_files import GGUF, INDEX, WEIGHTS, split_parts
+from worker.model_files import ADAPTER, GGUF, INDEX, WEIGHTS, missing_parts, parts_of
 
+# The pickled ones are an engine's and an operator's choice; they are never downloaded.
+_WEIGHTS = (WEIGHTS, GGUF, ".bin", ".pt", ".pth")
+_BESIDE = ("config.json", ADAPTER)
 _START = 64
 _BLOCK = 1 << 20
 _MAX_JSON = 100_000_000
@@ -34,12 +37,13 @@ _TENSORS = {
 
 
 def check(path: Path, *, thorough: bool) -> None:
-    """Check a GGUF file with all its parts, or a folder of safetensors weights.
+    """Check a GGUF file with all its parts, or a folder with weights.
 
-    thorough: also walk the headers (0.1 s for a large vocabulary); else only their beginning.
+    thorough: also walk the headers of GGUF files (10 to 100 ms by vocabulary); else only their
+    beginning. Folders are always looked at thoroughly, which costs nothing.
     Raises ModelUnavailable with a sentence that names the file, not its folder.
     """
-    for part in _folder(path) if path.is_dir() else _parts(path):
+    for part in _folder(path) if path.is_dir() else parts_of(path):
         fault = file_fault(part, thorough=thorough)
         if fault:
             raise ModelUnavailable(f"the model file {part.name} {fault}")
@@ -73,26 +77,31 @@ def digest(path: Path, hasher: Any, each_block: Callable[[], None]) -> str:
     return str(hasher.hexdigest())
 
 
-def _parts(path: Path) -> list[Path]:
-    """The file itself, or every part of a split one."""
-    parts = split_parts(path.stem) if path.suffix == GGUF else None
-    return [path.with_name(part + GGUF) for part in parts] if parts else [path]
-
-
 def _folder(folder: Path) -> list[Path]:
-    """The weights of a folder: those that its index names, else all; ModelUnavailable if none."""
-    index = folder / INDEX
-    if index.exists():
-        try:
-            named = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-            paths = [folder / Path(name).name for name in named]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise ModelUnavailable(f"the model file {INDEX} is damaged") from None
-    else:
-        paths = sorted(folder.glob(f"*{WEIGHTS}"))
-    if not paths:
-        raise ModelUnavailable(f"the model folder {folder.name} has no {WEIGHTS} weights")
-    return [*(part for part in (folder / "config.json",) if part.exists()), *paths]
+    """The files of a folder that must be whole: its weights and configuration.
+
+    Raises ModelUnavailable when there are no weights.
+    """
+    weights = {path.name for suffix in _WEIGHTS for path in folder.glob(f"*{suffix}")}
+    indexed = _indexed(folder / INDEX)
+    # An index may be left of other weights that these were made of: it counts when any fit.
+    if indexed & weights:
+        weights |= indexed
+    weights.update(missing_parts(weights))
+    if not weights:
+        raise ModelUnavailable(f"the model folder {folder.name} has no weights in it")
+    beside = [name for name in _BESIDE if (folder / name).exists()]
+    return [folder / name for name in (*beside, *sorted(weights))]
+
+
+def _indexed(index: Path) -> set[str]:
+    """The files that an index names, none without one; ModelUnavailable when it is damaged."""
+    try:
+        return {Path(name).name for name in json.loads(index.read_bytes())["weight_map"].values()}
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ModelUnavailable(f"the model file {INDEX} is damaged") from None
 
 
 def _gguf_start(start: bytes) -> str | None:

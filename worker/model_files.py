@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from worker.model_errors import ModelUnavailable
 
@@ -19,8 +19,9 @@ SPLIT = re.compile(r"(?P<name>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})")
 # llama.cpp's own choice when a repository is named without a quantisation:
 # https://github.com/ggml-org/llama.cpp/blob/master/docs/preset.md and `--hf-repo`
 USUAL_QUANTISATION = "Q4_K_M"
-_PROJECTOR = "mmproj"
-_NOT_A_MODEL = (_PROJECTOR, "imatrix")
+# The projector of a vision model: https://github.com/ggml-org/llama.cpp/blob/master/docs/multimodal.md
+PROJECTOR = "mmproj"
+_NOT_A_MODEL = (PROJECTOR, "imatrix")
 _BESIDE_WEIGHTS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 _NAMES_SHOWN = 8
 
@@ -81,6 +82,17 @@ def is_inside(path: str) -> bool:
     return bool(parts) and path[0] != "/" and ".." not in parts and not set(path) & set("\\\0")
 
 
+def missing_parts(names: Iterable[str]) -> list[str]:
+    """The parts of split files that are not among the names, of those of which some part is."""
+    there = set(names)
+    missing: set[str] = set()
+    for name in there:
+        stem, dot, suffix = name.rpartition(".")
+        parts = split_parts(stem) or []
+        missing.update(part + dot + suffix for part in parts if part + dot + suffix not in there)
+    return sorted(missing)
+
+
 def split_parts(stem: str) -> list[str] | None:
     """All stems of a split file's parts, None when the stem is not one of a split."""
     split = SPLIT.fullmatch(stem)
@@ -91,13 +103,19 @@ def split_parts(stem: str) -> list[str] | None:
     ]
 
 
+def parts_of(path: Path) -> list[Path]:
+    """A GGUF file itself, or every part of a split one."""
+    parts = split_parts(path.stem) if path.suffix == GGUF else None
+    return [path.with_name(part + GGUF) for part in parts] if parts else [path]
+
+
 def _models(files: Sequence[Listed], *, projector: bool) -> dict[str, list[Listed]]:
     """GGUF files by model; the parts of a split one under their common name and its number."""
     models: dict[str, list[Listed]] = {}
     for file in files:
         path = PurePosixPath(file.path)
         named = path.name.lower()
-        wanted = _PROJECTOR in named if projector else not any(n in named for n in _NOT_A_MODEL)
+        wanted = PROJECTOR in named if projector else not any(n in named for n in _NOT_A_MODEL)
         if path.suffix == GGUF and wanted:
             parts = split_parts(path.stem)
             first = path.with_name(parts[0] + GGUF) if parts else path
@@ -154,31 +172,21 @@ def _safetensors(files: Sequence[Listed], weights: Sequence[Listed], pattern: st
         )
     top = [file for file in weights if "/" not in file.path]
     names = {file.path for file in files}
+    sharded = [file for file in top if SPLIT.fullmatch(file.path.removesuffix(WEIGHTS))]
     if ADAPTER in names:
         top = [file for file in top if file.path.startswith("adapter_model")]
-    elif INDEX in names:
-        top = [file for file in top if SPLIT.fullmatch(file.path.removesuffix(WEIGHTS))]
+    elif INDEX in names and sharded:
+        top = sharded
     elif any(file.path == "model.safetensors" for file in top):
         top = [file for file in top if file.path == "model.safetensors"]
     if not top:
         raise ModelUnavailable(
             f"the repository has no weights at its top{_there_is(file.path for file in weights)}"
         )
-    _no_part_missing(top)
+    if missing := missing_parts(file.path for file in top):
+        raise ModelUnavailable(f"the weights are not complete: {missing[0]} is missing")
     beside = [f for f in files if "/" not in f.path and f.path.endswith(_BESIDE_WEIGHTS)]
     return Chosen((*beside, *top), "")
-
-
-def _no_part_missing(weights: Sequence[Listed]) -> None:
-    """Every part of split weights must be listed."""
-    there = {file.path for file in weights}
-    for path in sorted(there):
-        parts = split_parts(path.removesuffix(WEIGHTS)) or []
-        missing = [part for part in parts if part + WEIGHTS not in there]
-        if missing:
-            raise ModelUnavailable(
-                f"the weights are not complete: {len(missing)} of {len(parts)} parts are missing"
-            )
 
 
 def _there_is(names: Iterable[str]) -> str:

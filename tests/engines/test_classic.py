@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from tests.engines.fake_classic import low_port
+from tests.models.weights import safetensors
 from worker.engines.classic import ClassicEngine
 from worker.engines.classic_launch import free_ports, plan
 from worker.engines.webui import open_checkout
@@ -44,6 +45,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("extensions/api", "modules", "models/small"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "extensions/api/blocking_api.py").touch()
+    (tmp_path / "models/small/model.safetensors").write_bytes(safetensors())
     flags = "\n".join(f"parser.add_argument({flag!r})" for flag in [*FLAGS, *PORTS])
     (tmp_path / "modules/shared.py").write_text(flags)
     shutil.copy(Path(__file__).with_name("fake_classic_server.py"), tmp_path / "server.py")
@@ -95,7 +97,7 @@ def test_the_context_is_set_in_the_loaders_own_flag(folder: Path) -> None:
 
 
 def test_a_model_elsewhere_is_found_by_its_path(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere" / "big").mkdir(parents=True)
+    shutil.copytree(folder / "models" / "small", tmp_path / "elsewhere" / "big")
     words = argv(folder, model=str(tmp_path / "elsewhere" / "big"))
 
     assert ["--model", "big", "--model-dir", str(tmp_path / "elsewhere")] == words[7:]

@@ -122,6 +122,23 @@ def test_a_damaged_index_is_told(tmp_path: Path, text: str) -> None:
         check(tmp_path, thorough=True)
 
 
+def test_an_index_of_other_weights_is_not_looked_at(tmp_path: Path) -> None:
+    """Quantised weights often lie beside the index of those that they were made of."""
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "gptq_model-4bit-128g.safetensors").write_bytes(safetensors())
+
+    check(tmp_path, thorough=True)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_a_missing_part_is_named_without_an_index(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"model-00002-of-00002{suffix}").write_bytes(safetensors())
+
+    with pytest.raises(ModelUnavailable, match=rf"model-00001-of-00002{suffix} is not there"):
+        check(tmp_path, thorough=True)
+
+
 def test_a_folder_without_weights_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailable, match=r"has no \.safetensors weights"):
+    with pytest.raises(ModelUnavailable, match=r"has no weights in it"):
         check(tmp_path, thorough=True)

@@ -82,7 +82,7 @@ def test_a_projector_is_chosen_among_projectors() -> None:
         (
             ["model-00001-of-00002.safetensors", "model.safetensors.index.json"],
             None,
-            "the weights are not complete: 1 of 2 parts are missing",
+            "the weights are not complete: model-00002-of-00002.safetensors is missing",
         ),
         (
             ["original/model.safetensors"],

@@ -165,8 +165,7 @@ def _find_model(
         chosen = names[0]
     for name in (chosen, chosen + _SUFFIX):
         if chosen and (model_dir / name).exists():
-            if name.endswith(_SUFFIX):
-                check_model(model_dir / name)
+            check_model(model_dir / name)
             return model_dir, name
     known = ", ".join(names)[:500] or "none: put one into the models folder"
     problem = f"MODEL is {chosen!r}; it must be" if chosen else "MODEL is not set; it must be"
