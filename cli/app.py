@@ -18,7 +18,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
         return examine(environ, as_json=options.json)
     from cli import interrupt, terminal  # noqa: PLC0415
-    from cli.commands import COMMANDS  # noqa: PLC0415
+    from cli.commands import CANCELLING, COMMANDS  # noqa: PLC0415
     from cli.endpoint_api import Target  # noqa: PLC0415
 
     try:
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         terminal.print_error(str(error))
         return exits.of_error(error)
     except interrupt.Interrupted as signal:
+        terminal.print_note("cancelled" if options.command in CANCELLING else "stopped")
         return exits.TERMINATED if signal.number == interrupt.TERMINATE else exits.INTERRUPTED
     except KeyboardInterrupt:
         return exits.INTERRUPTED

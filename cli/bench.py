@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from cli import exits, interrupt, terminal
+from cli import exits, interrupt, terminal, tokens
 from cli.chunks import text_of_output
 from cli.endpoint_api import EndpointApi, Target
 from cli.follow import Ended, Waiting, Watch, run_job
@@ -33,14 +33,6 @@ class Request:
 
     ended: Ended
     tokens: int | None = None
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Tokens after the first text, over the seconds from it to the end."""
-        first = self.ended.first
-        if self.tokens is None or self.tokens < 2 or first is None or self.ended.total <= first:
-            return None
-        return (self.tokens - 1) / (self.ended.total - first)
 
 
 def run(options: argparse.Namespace, target: Target) -> int:
@@ -98,18 +90,13 @@ async def _measure(
 async def _count_tokens(
     api: EndpointApi, requests: list[Request], watch: Watch, concurrency: int
 ) -> None:
-    """Have the engine count each answer's tokens; one that it can't is left without."""
+    """Count each answer's tokens; one that can't be counted is left without."""
     left = iter(requests)
 
     async def counter() -> None:
         for request in left:
-            text = text_of_output(request.ended.answer.get("output"))
-            job = {"input": blocking_input("POST", "/token-count", {"prompt": text or ""})}
-            try:
-                ended = await run_job(api, job, Watch(wait=watch.wait), streamed=False)
-                request.tokens = int(ended.answer["output"]["results"][0]["tokens"])
-            except (JobError, KeyError, IndexError, TypeError, ValueError):
-                continue
+            text = text_of_output(request.ended.answer.get("output")) or ""
+            request.tokens = await tokens.count(api, text, watch.wait)
 
     await asyncio.gather(*(counter() for _ in range(concurrency)))
 
@@ -118,8 +105,8 @@ def _report(
     options: argparse.Namespace, requests: list[Request], failures: Counter[str], seconds: float
 ) -> dict[str, Any]:
     """Everything that was measured, as JSON."""
-    rates = [rate for request in requests if (rate := request.tokens_per_second) is not None]
-    tokens = sum(request.tokens or 0 for request in requests)
+    rates = [request.ended.tokens_per_second(request.tokens) for request in requests]
+    total = sum(request.tokens or 0 for request in requests)
     firsts = [request.ended.first for request in requests if request.ended.first is not None]
     return {
         "requests": options.requests,
@@ -128,12 +115,12 @@ def _report(
         "failed": failures.total(),
         "errors": dict(failures),
         "seconds": seconds,
-        "tokens": tokens,
-        "all_tokens_per_second": tokens / seconds if seconds else 0.0,
+        "tokens": total,
+        "all_tokens_per_second": total / seconds if seconds else 0.0,
         "queue_seconds": summary([request.ended.queued for request in requests]),
         "first_seconds": summary(firsts),
         "total_seconds": summary([request.ended.total for request in requests]),
-        "tokens_per_second": summary(rates),
+        "tokens_per_second": summary([rate for rate in rates if rate is not None]),
     }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cli import exits, interrupt, terminal
+from cli import exits, interrupt, terminal, tokens
 from cli.chunks import TextStream
 from cli.endpoint_api import Target
 from cli.follow import Ended, Watch, run_job
@@ -135,7 +135,23 @@ class Chat:
             self._print({"reply": self._session.reply, "history": history, "answer": ended.answer})
         else:
             terminal.write(f"{missing}\n")
-            terminal.print_times(ended)
+            terminal.print_times(ended, self._count())
+
+    def _count(self) -> int | None:
+        """Count the reply's tokens, for a person who looks on; a pipe gets no further jobs."""
+        if not sys.stdin.isatty():
+            return None
+
+        async def work() -> int | None:
+            async with self._target.open() as api:
+                return await tokens.count(api, self._session.reply, self._wait)
+
+        try:
+            return interrupt.run(work())
+        except interrupt.Interrupted as signal:
+            if signal.number == interrupt.TERMINATE:
+                raise
+            return None
 
     def _cut(self, text: TextStream, why: str, code: int) -> None:
         self._session.take(text.history)
@@ -146,7 +162,7 @@ class Chat:
             if text.history is not None:
                 terminal.write("\n")
             if code == exits.INTERRUPTED:
-                terminal.error_console().print("[cancelled]", style="dim", markup=False)
+                terminal.print_note("cancelled")
             else:
                 terminal.print_error(why)
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cli import bench, chat, exits, interrupt, terminal
+from cli import bench, chat, exits, interrupt, terminal, tokens
 from cli.chunks import TextStream, text_of_output
 from cli.endpoint_api import Target
 from cli.follow import Ended, Watch, follow, run_job
@@ -128,7 +128,7 @@ def _print_end(ended: Ended, *, as_json: bool, wrote: bool) -> None:
         output = ended.answer.get("output")
         text = text_of_output(output)
         terminal.write(text + "\n") if text is not None else print_json(output, indent=2)
-    terminal.print_times(ended)
+    terminal.print_times(ended, tokens.told(ended.answer.get("output")))
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -141,3 +141,5 @@ COMMANDS: Mapping[str, Command] = {
     "health": health,
     "bench": bench.run,
 }
+# Those whose jobs are cancelled with them.
+CANCELLING = ("runsync", "chat", "bench")

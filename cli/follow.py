@@ -50,6 +50,20 @@ class Ended:
         error = self.answer.get("error")
         return " ".join(error.split()) if isinstance(error, str) else f"the job is {self.status}"
 
+    def tokens_per_second(self, tokens: int | None) -> float | None:
+        """Of a stream: the tokens after the first text, over the seconds from it to the end.
+
+        Of a plain answer: all tokens over the time that the worker had the job.
+        """
+        if tokens is None or tokens < 2:
+            return None
+        execution = self.answer.get("executionTime")
+        if self.first is not None:
+            tokens, seconds = tokens - 1, self.total - self.first
+        else:
+            seconds = execution / 1000 if isinstance(execution, (int, float)) else 0.0
+        return tokens / seconds if seconds > 0 else None
+
 
 OnWait = Callable[[Waiting], None]
 OnChunk = Callable[[Any], None]

@@ -44,6 +44,11 @@ def print_error(sentence: str) -> None:
     error_console().print(line, soft_wrap=True)
 
 
+def print_note(text: str) -> None:
+    """Say what happened, in one dim line."""
+    error_console().print(f"[{text}]", style="dim", markup=False)
+
+
 def describe_wait(waiting: Waiting) -> str:
     """Say what a job waits for, in a few words."""
     text = f"{waiting.status} {waiting.seconds:.0f} s"
@@ -111,13 +116,16 @@ class Progress:
             self._console.print(text, markup=False)
 
 
-def print_times(ended: Ended) -> None:
-    """Say how long a job took, in one dim line."""
+def print_times(ended: Ended, tokens: int | None = None) -> None:
+    """Say how long a job took, in one dim line; tokens: of its answer, if that is known."""
     parts = [f"{ended.status}", f"queued {ended.queued:.2f} s"]
     if ended.first is not None:
         parts.append(f"first text {ended.first:.2f} s")
     parts.append(f"total {ended.total:.2f} s")
-    error_console().print(f"[{', '.join(parts)}]", style="dim", markup=False)
+    rate = ended.tokens_per_second(tokens)
+    if rate is not None:
+        parts.append(f"{tokens} tokens, {rate:.1f} tokens/s")
+    print_note(", ".join(parts))
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:

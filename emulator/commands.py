@@ -1,8 +1,11 @@
-"""The text that a start prints: where the emulator is and three commands to copy."""
+"""The text that a start prints: where the emulator is, and commands to copy."""
 
 from __future__ import annotations
 
 import json
+
+# Where the command line looks when nobody says otherwise.
+_DEFAULT = "http://127.0.0.1:8000/v2/local"
 
 
 def greeting(url: str, endpoint_id: str, *, with_key: bool) -> str:
@@ -13,7 +16,12 @@ def greeting(url: str, endpoint_id: str, *, with_key: bool) -> str:
     key = "os.environ['RUNPOD_API_KEY']" if with_key else "'none'"
     job = {"api": {"method": "POST", "endpoint": "/generate"}, "payload": {"prompt": "Hello"}}
     body = json.dumps({"input": job})
+    is_default = base == _DEFAULT and not with_key
+    options = "" if is_default else f" --url {url}/v2 --endpoint {endpoint_id}"
     return f"""The emulator listens on {base}
+
+Page: {url}/
+Chat: ./start.sh chat{options}
 
 curl:
   curl {base}/runsync{header} -H 'Content-Type: application/json' \\

@@ -148,7 +148,10 @@ def _refused(status: int, answer: Any, *, of_job: bool) -> JobError:
     if status == 404 and not of_job:
         return JobError("RunPod knows no such endpoint; check its id", status=404)
     if status == 404:
-        return JobError("RunPod does not know the job any more; send the request again", status=502)
+        return JobError(
+            "RunPod does not know this job; answers are kept for a while only, so send it again",
+            status=502,
+        )
     if status in (429, 503):
         return Busy("RunPod takes no more requests right now; try again in a few seconds")
     if status >= 500 or status < 400:

@@ -65,13 +65,14 @@ class Cli:
 async def finish(process: asyncio.subprocess.Process, stdin: str = "") -> Done:
     """Wait for a command's end."""
     try:
-        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), SECONDS)
+        told = stdin.encode() if process.stdin else None
+        out, err = await asyncio.wait_for(process.communicate(told), SECONDS)
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     assert process.returncode is not None
-    return Done(process.returncode, out.decode(), err.decode())
+    return Done(process.returncode, (out or b"").decode(), err.decode())
 
 
 @pytest.fixture

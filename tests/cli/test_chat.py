@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import sys
 from pathlib import Path
 
 from cli import exits
-from tests.cli.conftest import Cli, finish
+from tests.cli.conftest import ROOT, Cli, finish
 from tests.fake_worker import TEXT
 
 
@@ -117,3 +119,21 @@ async def test_json_prints_a_line_for_each_turn(cli: Cli) -> None:
 
     assert TEXT == done.json["reply"]
     assert [["Hello", TEXT]] == done.json["history"]["internal"]
+
+
+async def test_in_a_terminal_a_reply_has_its_tokens_a_second(cli: Cli) -> None:
+    terminal, stdin = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli", "chat", "--url", cli.emulator.url + "/v2"),
+        cwd=ROOT,
+        stdin=stdin,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(stdin)
+    os.write(terminal, b"Hello\n/quit\n")
+    done = await finish(process)
+    os.close(terminal)
+
+    assert "tokens/s]" in done.err
+    assert ["/chat", "/token-count"] == [sent["api"]["endpoint"] for sent in cli.worker.inputs]

@@ -114,7 +114,7 @@ async def test_ctrl_c_cancels_the_job_that_is_waited_for(cli: Cli) -> None:
     process.send_signal(signal.SIGINT)
     done = await finish(process)
 
-    assert exits.INTERRUPTED == done.code
+    assert (exits.INTERRUPTED, "[cancelled]\n") == (done.code, done.err)
     assert ["CANCELLED"] == [job.status for job in cli.emulator.jobs.values()]
     await eventually(lambda: list(cli.emulator.jobs) == cli.worker.stopped)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cli.chunks import TextStream, text_of_output
-from cli.follow import Waiting
+from cli.follow import Ended, Waiting
 from cli.percentiles import percentile, summary
 from cli.terminal import describe_wait, printable
+from cli.tokens import told
 
 
 def chat(reply: str) -> dict[str, object]:
@@ -88,3 +89,23 @@ def test_a_queued_job_says_what_it_waits_for(workers: dict[str, int], says: str)
 
 def test_a_model_s_text_can_t_drive_the_terminal() -> None:
     assert "a]0;title\tb\n" == printable("a\x1b]0;title\x07\tb\n\x9b")
+
+
+@pytest.mark.parametrize(
+    ("output", "tokens"),
+    [({"usage": {"completion_tokens": 7}}, 7), ({"results": []}, None), (None, None)],
+)
+def test_an_openai_answer_tells_its_tokens(output: object, tokens: int | None) -> None:
+    assert tokens == told(output)
+
+
+@pytest.mark.parametrize(
+    ("first", "tokens", "rate"),
+    [(1.0, 11, 5.0), (None, 8, 4.0), (3.0, 11, None), (1.0, 1, None), (1.0, None, None)],
+)
+def test_a_rate_is_of_the_time_in_which_the_tokens_came(
+    first: float | None, tokens: int | None, rate: float | None
+) -> None:
+    ended = Ended("j", {"executionTime": 2000}, queued=0.0, first=first, total=3.0)
+
+    assert rate == ended.tokens_per_second(tokens)

@@ -187,6 +187,12 @@ def test_the_greeting_has_a_command_for_each_client(with_key: bool) -> None:
         text.count(word) for word in ("  curl ", "runpod.Endpoint", "openai.OpenAI")
     ]
     assert with_key == ("RUNPOD_API_KEY" in text)
+    assert "Page: http://h:1/\nChat: ./start.sh chat --url http://h:1/v2" in text
+
+
+def test_the_greeting_of_the_default_emulator_needs_no_options_to_chat() -> None:
+    text = greeting("http://127.0.0.1:8000", "local", with_key=False)
+    assert "Chat: ./start.sh chat\n" in text
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a b", "ü"])

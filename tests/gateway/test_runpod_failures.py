@@ -110,4 +110,4 @@ async def test_a_job_that_is_gone_is_a_502() -> None:
     async with running(forget) as setup:
         status, body = await setup.post(GENERATE, {})
         assert 502 == status
-        assert "does not know the job any more" in body["error"]["message"]
+        assert "does not know this job" in body["error"]["message"]
