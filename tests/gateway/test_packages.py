@@ -1,9 +1,8 @@
-"""Unmodified packages that not every environment has: oobabot's client and `llm`."""
+"""Unmodified packages that speak to text-generation-webui: oobabot's client and `llm`."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import sys
 from pathlib import Path
@@ -12,35 +11,52 @@ import pytest
 
 from tests.gateway.helpers import MODEL, TEXT, answer, running
 
+# What oobabot itself does with its client, sentences put together again.
+OOBABOT = """
+import asyncio, sys
+from oobabot import fancy_logger, ooba_client
+
+fancy_logger.init_logging(0, False)
+client = ooba_client.OobaClient({
+    "base_url": sys.argv[1],
+    "message_regex": "",
+    "log_all_the_things": False,
+    "request_params": {"max_new_tokens": 8, "stopping_strings": ["\\n"]},
+})
+client.test_connection()
+
+async def ask():
+    async with client:
+        return await client.request_as_string("The capital of France is")
+
+print(asyncio.run(ask()), end="")
+"""
+
+
+async def run(*arguments: str, **environ: str) -> tuple[int | None, str]:
+    """Run this Python with these arguments; its exit code and what it prints."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        env={**os.environ, **environ},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    printed, _ = await asyncio.wait_for(process.communicate(), 40)
+    return process.returncode, printed.decode()
+
 
 async def test_oobabots_client_works() -> None:
-    client_module = pytest.importorskip("oobabot.ooba_client")
-    importlib.import_module("oobabot.fancy_logger").init_logging(0, False)
     async with running(answer) as setup:
-        settings = {
-            "base_url": setup.gateway.stream_url,
-            "message_regex": "",
-            "log_all_the_things": False,
-            "request_params": {"max_new_tokens": 8, "stopping_strings": ["\n"]},
-        }
-        client = client_module.OobaClient(settings)
-        await asyncio.to_thread(client.test_connection)
-        async with client:
-            assert TEXT == await client.request_as_string("The capital of France is")
+        assert (0, TEXT) == await run("-c", OOBABOT, setup.gateway.stream_url)
 
 
 @pytest.mark.parametrize("options", [[], ["--no-stream"]])
 async def test_llm_works_with_an_entry_of_its_own(tmp_path: Path, options: list[str]) -> None:
-    pytest.importorskip("llm")
     async with running(answer) as setup:
         (tmp_path / "extra-openai-models.yaml").write_text(
             f"- model_id: runpod\n  model_name: {MODEL}\n  api_base: {setup.gateway.url}/v1\n"
         )
-        process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-m", "llm", "-m", "runpod", *options, "Hi"],
-            env={**os.environ, "LLM_USER_PATH": str(tmp_path), "LLM_LOAD_PLUGINS": ""},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        printed, _ = await asyncio.wait_for(process.communicate(), 40)
-    assert (TEXT, 0) == (printed.decode().removesuffix("\n"), process.returncode)
+        environ = {"LLM_USER_PATH": str(tmp_path), "LLM_LOAD_PLUGINS": ""}
+        code, printed = await run("-m", "llm", "-m", "runpod", *options, "Hi", **environ)
+    assert (0, TEXT) == (code, printed.removesuffix("\n"))

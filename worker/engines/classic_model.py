@@ -71,7 +71,7 @@ _FLAGS = (
     *("use_double_quant", "no_mul_mat_q", "no_mmap", "mlock", "numa", "cfg_cache"),
     *("no_flash_attn", "cache_8bit", "triton", "no_inject_fused_attention"),
     *("no_inject_fused_mlp", "no_use_cuda_fp16", "desc_act", "disable_exllama", "monkey_patch"),
-    *("logits_all", "rwkv_cuda_on"),
+    *("logits_all", "rwkv_cuda_on", "gptq_for_llama"),
 )
 _NUMBERS = (
     *("n_ctx", "threads", "threads_batch", "n_batch", "n_gpu_layers", "llama_cpp_seed"),
