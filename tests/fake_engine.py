@@ -30,8 +30,8 @@ class Call:
 
     async def answer(self, body: Any, *, status: int = 200, kind: str = "application/json") -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n\r\n"
-        await self.raw(head.encode() + data)
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n"
+        await self.raw(head.encode() + b"Connection: close\r\n\r\n" + data)
 
     async def begin_stream(self) -> None:
         await self.raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -244,7 +244,18 @@ class StandInLife:
     def model_names(self) -> list[str]:
         return [self.model_name]
 
-    async def load(self, name: str, args: Mapping[str, int]) -> None:
+    loras: Sequence[str] = ()
+
+    def lora_names(self) -> list[str]:
+        return []
+
+    def start_loras(self, name: str) -> Sequence[str]:
+        return ()
+
+    async def load_loras(self, names: Sequence[str]) -> None:
+        return
+
+    async def load(self, name: str, args: Mapping[str, int], loras: Sequence[str]) -> None:
         if name != self.model_name:
             raise UnknownRoute("there is no such model; there are: stand-in")
 

@@ -93,6 +93,7 @@ class Settings:
     model: str = _setting("MODEL", "", str)
     model_admin: str = _setting("MODEL_ADMIN", "model", _one_of("off", "model", "all"))
     lora: str = _setting("LORA", "", str)
+    loras_dir: Path | None = _setting("LORAS_DIR", None, Path)  # noqa: RUF009  # a declaration
     model_download_dir: Path = _setting("MODEL_DOWNLOAD_DIR", Path(".models"), Path)  # noqa: RUF009  # as above
     model_download_timeout: float = _setting("MODEL_DOWNLOAD_TIMEOUT", 3600.0, _seconds(1, 86_400))
     model_image_dir: Path = _setting("MODEL_IMAGE_DIR", Path("/models"), Path)  # noqa: RUF009  # as above

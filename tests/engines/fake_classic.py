@@ -23,6 +23,8 @@ from worker.engines.classic_generate import ClassicGenerator
 from worker.engines.classic_log import ClassicLog
 from worker.engines.classic_models import ClassicModels
 from worker.engines.classic_request import Preparer
+from worker.engines.lora_routes import LoraRoutes
+from worker.engines.loras import Loras
 from worker.engines.openai_from_blocking import OpenAiFromBlocking
 from worker.job import parse_job
 from worker.progress import Progress
@@ -123,6 +125,10 @@ class Engine:
 
     model_name: str | None = MODEL
     aborted: int = 0
+    loras: Loras = field(default_factory=lambda: Loras(None, {}, ()))
+
+    def start_loras(self, name: str) -> tuple[str, ...]:
+        return self.loras.start if name == MODEL else ()
 
     def set_model(self, name: str | None) -> None:
         self.model_name = name
@@ -170,7 +176,7 @@ async def fake_classic(
     app.router.add_get("/api/v1/{kind}", fake.websocket)
     async with fake_engine(fake.http) as http, TestServer(app) as websockets:
         client = EngineClient(http.port)
-        engine, slots = Engine(), Slots(1)
+        engine, slots, chosen = Engine(), Slots(1), Settings(**settings)
         preparer = Preparer(checkout, None)
         generator = ClassicGenerator(
             client,
@@ -184,15 +190,14 @@ async def fake_classic(
         async def warm_up() -> None:
             return
 
-        models = ClassicModels(
-            client, slots, engine=engine, warm_up=warm_up, settings=Settings(**settings)
-        )
+        models = ClassicModels(client, slots, engine=engine, warm_up=warm_up, settings=chosen)
         blocking = ClassicApi(client, slots, models=models, generator=generator, preparer=preparer)
         openai = OpenAiFromBlocking(
             slots, blocking=blocking, models=models, generator=generator, preparer=preparer
         )
         try:
-            yield Running(fake, engine, Dispatch(blocking=blocking, openai=openai))
+            loras = LoraRoutes(openai, slots, models, admin=chosen.model_admin)
+            yield Running(fake, engine, Dispatch(blocking=blocking, openai=loras))
         finally:
             await client.close()
 

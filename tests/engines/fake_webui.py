@@ -13,7 +13,7 @@ DECLARED = "\n".join(
     f"parser.add_argument('{name}')"
     for name in (
         *("--user-data-dir", "--model-dir", "--model", "--loader", "--ctx-size", "--parallel"),
-        *("--threads", "--api-port", "--lie"),
+        *("--threads", "--api-port", "--lie", "--lora-dir", "--extra-flags"),
     )
 )
 SHARED = f"""
@@ -25,6 +25,7 @@ parser.add_argument('--extensions', nargs='+')
 parser.add_argument('--nowebui', action='store_true')
 parser.add_argument('--api', action='store_true')
 args = parser.parse_args()
+original_args = args
 args.api_key = 'canary'
 model = tokenizer = None
 model_name = args.model

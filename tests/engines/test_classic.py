@@ -82,9 +82,26 @@ def test_the_command_line_has_three_ports_and_the_only_model(folder: Path) -> No
 
 
 def test_what_an_operator_sets_comes_last(folder: Path) -> None:
-    words = argv(folder, engine_loader="Transformers", lora="a, b", engine_args="--cpu --lora c")
+    words = argv(folder, engine_loader="Transformers", engine_args="--cpu --loader RWKV")
 
-    assert ["--loader", "Transformers", "--lora", "a", "b", "--cpu", "--lora", "c"] == words[9:]
+    assert ["--loader", "Transformers", "--cpu", "--loader", "RWKV"] == words[9:]
+
+
+def test_loras_are_given_by_name_with_the_folder_that_a_path_leads_to(
+    folder: Path, tmp_path: Path
+) -> None:
+    for lora in (folder / "loras" / "mine", tmp_path / "elsewhere" / "far"):
+        lora.mkdir(parents=True)
+        (lora / "adapter_config.json").write_text("{}")
+
+    assert ["--lora", "mine"] == argv(folder, lora="mine")[9:]
+    far = str(tmp_path / "elsewhere" / "far")
+    assert ["--lora-dir", str(tmp_path / "elsewhere"), "--lora", "far"] == argv(folder, lora=far)[
+        9:
+    ]
+    assert ["--lora", "mine"] == argv(folder, lora=far, engine_args="--lora mine")[9:]
+    with pytest.raises(SettingsError, match="there is no LoRA 'no'; there are: mine"):
+        argv(folder, lora="no")
 
 
 def test_the_context_is_set_in_the_loaders_own_flag(folder: Path) -> None:

@@ -360,7 +360,7 @@ async def test_a_failed_load_leaves_no_model_and_its_args_are_undone(it: Running
         named,
         unloaded,
     )
-    assert {"loader": None} == it.fake.sent("model load")["args"]
+    assert {"loader": None, "lora": []} == it.fake.sent("model load")["args"]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ async def test_a_failed_load_leaves_no_model_and_its_args_are_undone(it: Running
         ({"model_name": MODEL, "args": [1]}, InvalidJob, "args is .*; it must be an object"),
         ({"model_name": MODEL, "args": {"trust_remote_code": True}}, InvalidJob, "is refused"),
         ({"model_name": MODEL, "args": {"model_dir": "/"}}, InvalidJob, "can't set model_dir"),
-        ({"model_name": MODEL, "args": {"lora": ["../x"]}}, InvalidJob, "args.lora is"),
+        ({"model_name": MODEL, "args": {"lora": ["../x"]}}, UnknownRoute, "no LoRA '../x'"),
         ({"model_name": MODEL, "args": {"n_ctx": "much"}}, InvalidJob, "args.n_ctx is"),
         ({"model_name": MODEL, "args": {"compute_dtype": "x"}}, InvalidJob, "bfloat16"),
     ],

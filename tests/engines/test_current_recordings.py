@@ -13,6 +13,7 @@ import pytest
 from tests.fake_engine import Call, fake_engine
 from worker.client import EngineClient
 from worker.engines.current_launch import Launch
+from worker.engines.lora_routes import LoraRoutes
 from worker.engines.textgen_backend import TextgenBackend
 from worker.engines.textgen_forward import TextgenForwarder
 from worker.engines.textgen_state import State
@@ -53,11 +54,13 @@ class Host:
     """The state of an engine that a test chose."""
 
     decode_path = "/decode"
+    extra_flags_path = "/extra-flags"
 
     def __init__(self, state: State) -> None:
         folder = Path("/srv/webui")
         checkout = Checkout(folder, Generation.CURRENT, {})
         self.state = state
+        self.load_args: Mapping[str, Any] = {}
         self.settings = Settings(model_admin="all")
         self.launch = Launch(
             Path("python"), checkout, folder, folder, MODEL, "llama.cpp", 1, [], []
@@ -103,7 +106,9 @@ async def replay(name: str, record: Any) -> Any:
     wanted, answer = record["request"], record["response"]
 
     async def script(call: Call) -> None:
-        if call.path == "/v1/internal/model/list":
+        if call.path == Host.extra_flags_path:
+            await call.answer("OK")
+        elif call.path == "/v1/internal/model/list":
             listed = {"model_names": [MODEL, "no-such-model.gguf", "nope"]}
             default = listed if wanted["path"] != call.path else answer["body"]
             status = answer["status"] if wanted["path"] == call.path else 200
@@ -118,11 +123,13 @@ async def replay(name: str, record: Any) -> Any:
         client = EngineClient(engine.port)
         host = Host(state_for(name))
         slots = Slots(1)
-        forwarder = TextgenForwarder(client, slots, TextgenBackend(client, host), host)
+        backend = TextgenBackend(client, host)
+        others = TextgenForwarder(client, slots, backend, host)
+        answerer = LoraRoutes(others, slots, backend, admin="all")
         body = wanted.get("body") or {}
         request = Request(wanted["method"], wanted["path"], body, False, bool(body.get("stream")))
         try:
-            return await forwarder.answer(request, NoSink(), Progress())
+            return await answerer.answer(request, NoSink(), Progress())
         finally:
             assert slots.idle
             await client.close()

@@ -21,6 +21,7 @@ from worker.blocking import BlockingApi
 from worker.client import EngineClient
 from worker.dispatch import Dispatch
 from worker.engines.choose import make_engine
+from worker.engines.lora_routes import LoraRoutes
 from worker.engines.textgen_backend import TextgenBackend
 from worker.engines.textgen_forward import TextgenForwarder
 from worker.runner import Runner
@@ -146,6 +147,9 @@ async def recorded_current(_: Path) -> AsyncIterator[Works]:
     ]
 
     async def script(call: Call) -> None:
+        if call.path == Host.extra_flags_path:
+            await call.answer("OK")
+            return
         answer = _recorded_answer(records, call)
         if call.path.endswith("model/unload"):
             host.state = replace(host.state, model=None)
@@ -163,7 +167,9 @@ async def recorded_current(_: Path) -> AsyncIterator[Works]:
         backend = TextgenBackend(client, host)
         dispatch = Dispatch(
             blocking=BlockingApi(backend, slots, None),
-            openai=TextgenForwarder(client, slots, backend, host),
+            openai=LoraRoutes(
+                TextgenForwarder(client, slots, backend, host), slots, backend, admin="all"
+            ),
         )
         yield Works(Runner(dispatch, job_timeout=30), LOADED.model or "", UNRECORDED)
 

@@ -73,11 +73,16 @@ def seed_32_bits(parameters: Parameters) -> int:
 
 
 def check_native(body: Mapping[str, Any]) -> None:
-    """Refuse what takes the engine down when it comes in its own dialect.
+    """Refuse what harms the engine, or other jobs, when it comes in its own dialect.
 
     llama.cpp keeps that many tokens a request (2**31 made it take 8.5 GB), and takes an empty
-    stopping string for one that has come. Raises InvalidJob.
+    stopping string for one that has come. A request without `lora` may go on from the cache of one
+    that had chosen its LoRAs (xllamacpp 2026.10.11549). Raises InvalidJob.
     """
+    if body.get("lora") is not None:
+        raise InvalidJob(
+            "lora can't be set for one request; load LoRAs with /v1/internal/lora/load"
+        )
     for name in ("repeat_last_n", "dry_penalty_last_n"):
         value = body.get(name)
         if isinstance(value, (int, float)) and value > WHOLE_CONTEXT:

@@ -17,6 +17,7 @@ from worker.engine_log import LogLine
 from worker.engines.classic_errors import exception_words
 from worker.engines.classic_launch import Launch, free_ports, plan
 from worker.engines.classic_log import ClassicLog, Failure, Output, failures_of
+from worker.engines.loras import Loras
 from worker.engines.webui import Checkout, child_environment
 from worker.engines.webui_causes import PORT_TAKEN, cause_of
 from worker.engines.webui_engine import WebuiProcess
@@ -92,6 +93,15 @@ class ClassicEngine:
         """Where the model of the start is."""
         return self._launch.model_dir / self._launch.model
 
+    @property
+    def loras(self) -> Loras:
+        """The LoRAs that there are."""
+        return self._launch.loras
+
+    def start_loras(self, name: str) -> tuple[str, ...]:
+        """The LoRAs that a model has unless a load says otherwise: those of LORA are MODEL's."""
+        return self._launch.loras.start if name == self._launch.model else ()
+
     def tail(self) -> list[str]:
         """The last lines that the process printed, oldest first."""
         return self._webui.tail()
@@ -116,6 +126,7 @@ class ClassicEngine:
         )
         from worker.engines.classic_models import ClassicModels  # noqa: PLC0415
         from worker.engines.classic_request import Preparer  # noqa: PLC0415
+        from worker.engines.lora_routes import LoraRoutes  # noqa: PLC0415
         from worker.engines.openai_from_blocking import OpenAiFromBlocking  # noqa: PLC0415
         from worker.progress import Progress  # noqa: PLC0415
         from worker.slots import Stop  # noqa: PLC0415
@@ -140,7 +151,8 @@ class ClassicEngine:
         openai = OpenAiFromBlocking(
             slots, blocking=blocking, models=models, generator=generator, preparer=preparer
         )
-        return Dispatch(blocking=blocking, openai=openai)
+        loras = LoraRoutes(openai, slots, models, admin=self._settings.model_admin)
+        return Dispatch(blocking=blocking, openai=loras)
 
     def spawn(self) -> None:
         """Start the process; it is not ready yet. See the protocol, Engine."""

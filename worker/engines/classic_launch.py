@@ -6,7 +6,6 @@ Facts from text-generation-webui@snapshot-2023-11-05: modules/shared.py, modules
 
 from __future__ import annotations
 
-import shlex
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from worker.engines.cores import usable_cores
 from worker.engines.embedded_child import HOST
+from worker.engines.loras import Loras, find_loras, split_setting
 from worker.engines.webui import (
     Argument,
     Checkout,
@@ -21,6 +21,7 @@ from worker.engines.webui import (
     command_words,
     find_python,
     last,
+    last_list,
     split_args,
     without,
 )
@@ -32,20 +33,26 @@ _SUFFIX = ".gguf"
 _NO_MODEL = (".txt", "-np", ".pt", ".json", ".yaml", ".py")
 _LLAMA = ("llama.cpp", "llamacpp_HF", "ctransformers")
 _EXLLAMA = ("ExLlama", "ExLlama_HF", "ExLlamav2", "ExLlamav2_HF")
-_MERGED = ("--model", "--model-dir", "--api")
+_MERGED = ("--model", "--model-dir", "--api", "--lora", "--lora-dir")
+_LORAS = "loras"
 _MAX_PORT = 65535
 _PORTS_TRIED = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One way to start the checkout. model: its name within model_dir, which is absolute."""
+    """One way to start the checkout.
+
+    model: its name within model_dir, which is absolute. loras: those that there are, with those of
+    the start.
+    """
 
     python: Path
     checkout: Checkout
     model_dir: Path
     model: str
     arguments: Sequence[Argument]
+    loras: Loras
 
     def argv(self, port: int, streaming_port: int, page_port: int) -> list[str]:
         """The command line. page_port is for gradio's page, which can't be switched off."""
@@ -71,6 +78,7 @@ def plan(settings: Settings, checkout: Checkout) -> Launch:
     )
     model_dir, model = _find_model(settings, operator, checkout.folder)
     loader = last(operator, "--loader") or settings.engine_loader
+    loras = _loras(settings, operator, checkout.folder)
     return Launch(
         python=find_python(checkout.folder, settings.webui_python),
         checkout=checkout,
@@ -79,7 +87,9 @@ def plan(settings: Settings, checkout: Checkout) -> Launch:
         arguments=[
             *_own_args(settings, loader or _inferred(model_dir / model)),
             *without(operator, *_MERGED),
+            *_lora_args(loras, checkout.folder),
         ],
+        loras=loras,
     )
 
 
@@ -120,9 +130,22 @@ def _own_args(settings: Settings, loader: str) -> list[Argument]:
         pairs["--n-gpu-layers"] = str(settings.engine_gpu_layers)
     if loader in _EXLLAMA:
         pairs["--max_seq_len"] = str(settings.engine_context)
-    own = [Argument(flag, (value,)) for flag, value in pairs.items()]
-    loras = tuple(shlex.split(settings.lora.replace(",", " ")))
-    return [*own, Argument("--lora", loras)] if loras else own
+    return [Argument(flag, (value,)) for flag, value in pairs.items()]
+
+
+def _loras(settings: Settings, operator: Sequence[Argument], checkout: Path) -> Loras:
+    """The LoRAs; the engine looks for all of them in one folder, which a path in LORA decides."""
+    words = last_list(operator, "--lora") or split_setting(settings.lora)
+    given = last(operator, "--lora-dir")
+    folder = checkout / given if given else (settings.loras_dir or checkout / _LORAS)
+    return find_loras(words, folder.expanduser().absolute())
+
+
+def _lora_args(loras: Loras, checkout: Path) -> list[Argument]:
+    """The LoRAs of the start; raises SettingsError for one that can't be loaded."""
+    folder = loras.one_folder()
+    own = [] if folder == checkout / _LORAS else [Argument("--lora-dir", (str(folder),))]
+    return [*own, Argument("--lora", loras.start)] if loras.start else own
 
 
 def _inferred(path: Path) -> str:

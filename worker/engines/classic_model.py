@@ -90,7 +90,6 @@ KEYS: Mapping[str, Reader[Any]] = {
     "gpu_split": _name,
     "groupsize": Whole(-1),
     "loader": _loader,
-    "lora": _names,
     "model_type": _name,
     "pre_layer": _layers,
     "quant_type": _name,

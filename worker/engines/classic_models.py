@@ -7,13 +7,14 @@ text-generation-webui@snapshot-2023-11-05, extensions/api/blocking_api.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from worker.client import EngineClient
 from worker.contract.fields import field, mapping, text
 from worker.engines.classic_errors import NO_MODEL, load_error
 from worker.engines.classic_model import load_args, public_info
+from worker.engines.loras import Loras, take_names
 from worker.errors import (
     EngineBroken,
     EngineDown,
@@ -35,6 +36,15 @@ class Loaded(Protocol):
     @property
     def model_name(self) -> str | None:
         """The model that is loaded and ready, None when none is."""
+        ...
+
+    @property
+    def loras(self) -> Loras:
+        """The LoRAs that there are."""
+        ...
+
+    def start_loras(self, name: str) -> Sequence[str]:
+        """The LoRAs that a model has unless a load says otherwise."""
         ...
 
     def set_model(self, name: str | None) -> None:
@@ -96,6 +106,24 @@ class ClassicModels:
         """What the classic tells of itself, fit for callers."""
         return self._public(await self._post({"action": "info"}))
 
+    async def list_loras(self) -> list[str]:
+        """Names of the LoRAs that can be loaded."""
+        return sorted(self._engine.loras.known(gguf=False))
+
+    async def load_loras(self, names: Sequence[str]) -> None:
+        """Load the model again, with these LoRAs and no others; the caller has the engine.
+
+        Raises UnknownRoute or EngineDown, or EngineStartFailed: it has those of before then.
+        """
+        model = self.need()
+        self._engine.loras.paths(names, gguf=False)
+        before = (await self.info()).get("lora_names") or []
+        try:
+            await self._load_known(model, {"lora": list(names)})
+        except EngineStartFailed:
+            await self._load_known(model, {"lora": before})
+            raise
+
     def _public(self, answer: Any) -> dict[str, Any]:
         """The result of info, load or unload."""
         result = answer.get("result") if isinstance(answer, dict) else None
@@ -138,11 +166,14 @@ class ClassicModels:
         name, args = body.get("model_name"), field(body, mapping, {}, "args")
         if not isinstance(name, str) or not name:
             raise InvalidJob("model_name is missing; send one of the names that action list gives")
-        args = load_args(
-            args,
+        loras, others = take_names(args, self._engine.start_loras(name))
+        self._engine.loras.paths(loras, gguf=False)
+        checked = load_args(
+            others,
             any_key=self._settings.engine_load_any_args,
             trust_remote_code=self._settings.engine_trust_remote_code,
         )
+        args = {**checked, "lora": loras}
         return await self._change(lambda: self._load_known(name, args))
 
     async def _load_known(self, name: str, args: Mapping[str, Any]) -> Any:
@@ -169,15 +200,19 @@ class ClassicModels:
         try:
             answer = await self._post(body)
         except EngineRefused as error:
-            raise EngineStartFailed(
-                f"{name} could not be loaded: {load_error(_message(error.detail) or str(error))}"
-            ) from error
+            cause = load_error(_message(error.detail) or str(error))
+            if args.get("lora"):
+                name = f"{name} with {', '.join(args['lora'])}"
+                cause = cause.replace("the model file is", "the model file or a LoRA is")
+            raise EngineStartFailed(f"{name} could not be loaded: {cause}") from error
         try:
             await self._warm_up()
         except EngineBroken as broken:
             raise EngineStartFailed(f"{name} was loaded, but {broken}") from broken
         except EngineDown as down:
             raise EngineStartFailed(f"{name} could not be loaded; the log says why") from down
+        if self._public(answer).get("lora_names") != args.get("lora", []):
+            raise EngineStartFailed(f"{name} was loaded, but not its LoRAs; the log says why")
         return answer
 
     async def _forget(self) -> None:

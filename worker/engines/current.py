@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 from worker.engine_log import LogLine
 from worker.engines import user_data, webui_causes
 from worker.engines.current_launch import EXTENSION, Launch, plan
-from worker.engines.textgen_state import State, decode_path, info_path, parse_state, state_path
+from worker.engines.textgen_state import (
+    State,
+    decode_path,
+    extra_flags_path,
+    info_path,
+    parse_state,
+    state_path,
+)
 from worker.engines.webui import Checkout, child_environment
 from worker.engines.webui_engine import WebuiProcess
 from worker.errors import EngineDown, EngineStartFailed
@@ -60,6 +67,7 @@ class CurrentEngine:
         self._nonce = ""
         self._overlay: Path | None = None
         self._state: State | None = None
+        self.load_args: Mapping[str, Any] = {}
         self._url = f"http://127.0.0.1:{settings.engine_port}"
         self._session: aiohttp.ClientSession | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -101,6 +109,11 @@ class CurrentEngine:
         """The route that makes text of tokens, special ones too."""
         return decode_path(self._nonce)
 
+    @property
+    def extra_flags_path(self) -> str:
+        """The route that sets llama-server's extra flags for the next load."""
+        return extra_flags_path(self._nonce)
+
     def tail(self) -> list[str]:
         """The last lines that it printed."""
         return self._webui.tail()
@@ -114,6 +127,7 @@ class CurrentEngine:
         # Imported after the spawn.
         from worker.blocking import BlockingApi  # noqa: PLC0415
         from worker.dispatch import Dispatch  # noqa: PLC0415
+        from worker.engines.lora_routes import LoraRoutes  # noqa: PLC0415
         from worker.engines.textgen_backend import TextgenBackend  # noqa: PLC0415
         from worker.engines.textgen_forward import TextgenForwarder  # noqa: PLC0415
 
@@ -125,7 +139,12 @@ class CurrentEngine:
                 self.settings.characters_dir,
                 may_load=self.settings.model_admin != "off",
             ),
-            openai=TextgenForwarder(client, slots, backend, self),
+            openai=LoraRoutes(
+                TextgenForwarder(client, slots, backend, self),
+                slots,
+                backend,
+                admin=self.settings.model_admin,
+            ),
         )
 
     def spawn(self) -> None:
@@ -135,7 +154,7 @@ class CurrentEngine:
         taken port or a temporary folder that can't be written, EngineDown after `stop` or `kill`.
         """
         self._remove_overlay()
-        self._state, self._nonce = None, os.urandom(16).hex()
+        self._state, self._nonce, self.load_args = None, os.urandom(16).hex(), {}
         self._overlay = user_data.overlay(self.launch.user_data, EXTENSION, _EXTENSION_FOLDER)
         try:
             self._webui.spawn(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.engines.cores import usable_cores
+from worker.engines.loras import Loras, find_loras, split_setting
 from worker.engines.webui import (
     Argument,
     Checkout,
@@ -30,10 +31,14 @@ from worker.settings import Settings
 
 LLAMA_CPP = "llama.cpp"
 TRANSFORMERS = "Transformers"
+LORA_LOADERS = (LLAMA_CPP, TRANSFORMERS)
 EXTENSION = "worker_state"
 _PARALLEL = (LLAMA_CPP, "ExLlamav3", "TensorRT-LLM")
 _SUFFIX = ".gguf"
-_MERGED = ("--extensions", "--user-data-dir", "--model-dir", "--model")
+_MERGED = ("--extensions", "--user-data-dir", "--model-dir", "--model", "--lora", "--extra-flags")
+
+
+_NO_LORAS = Loras(None, {}, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Launch:
     """One way to start the checkout.
 
     user_data: the folder that the engine's own data is in, overlaid at the spawn.
-    model: its name within model_dir. slots: how many generations really run at once.
+    model: its name within model_dir. slots: how many generations really run at once. loras: those
+    that there are, with those of the start. extra_flags: llama-server's own, without the LoRAs.
     """
 
     python: Path
@@ -53,6 +59,8 @@ class Launch:
     slots: int
     arguments: Sequence[Argument]
     extensions: Sequence[str]
+    loras: Loras = _NO_LORAS
+    extra_flags: str = ""
 
     def argv(self, port: int, user_data: Path) -> list[str]:
         """The command line, with the user data folder that was overlaid; our flags come first."""
@@ -86,6 +94,8 @@ def plan(settings: Settings, checkout: Checkout) -> Launch:
     model_dir, model = _find_model(settings, operator, checkout, user_data)
     loader = _loader(settings, operator, model_dir / model)
     slots = _slots(settings, operator, loader)
+    loras = _loras(settings, operator, checkout, user_data)
+    extra_flags = last(operator, "--extra-flags") or ""
     return Launch(
         python=find_python(checkout.folder, settings.webui_python),
         checkout=checkout,
@@ -97,7 +107,10 @@ def plan(settings: Settings, checkout: Checkout) -> Launch:
         arguments=[
             *_own_args(settings, loader, slots),
             *without(operator, *_MERGED),
+            *_lora_args(loras, loader, extra_flags),
         ],
+        loras=loras,
+        extra_flags=extra_flags,
         extensions=[name for name in last_list(operator, "--extensions") if name != EXTENSION],
     )
 
@@ -109,6 +122,16 @@ def loader_of(path: Path, chosen: str = "") -> str:
     if chosen and chosen != LLAMA_CPP:
         return chosen
     return "ExLlamav3" if "exl3" in path.name.lower() else TRANSFORMERS
+
+
+def with_loras(extra_flags: str, paths: Sequence[Path]) -> str:
+    """llama-server's extra flags with some LoRAs, in textgen's newer or older way of writing."""
+    if not paths:
+        return extra_flags
+    flags = extra_flags.strip("'\" ")
+    if flags and not flags.startswith("-"):
+        return ",".join([flags, *(f"lora={path}" for path in paths)])
+    return " ".join([flags, *(f"--lora {shlex.quote(str(path))}" for path in paths)]).strip()
 
 
 def _operator_args(settings: Settings, checkout: Checkout) -> list[Argument]:
@@ -132,9 +155,28 @@ def _own_args(settings: Settings, loader: str, slots: int) -> list[Argument]:
         pairs["--threads"] = str(settings.engine_threads or usable_cores())
         if settings.engine_gpu_layers:
             pairs["--gpu-layers"] = str(settings.engine_gpu_layers)
-    own = [Argument(flag, (value,)) for flag, value in pairs.items()]
-    loras = tuple(shlex.split(settings.lora.replace(",", " ")))
-    return [*own, Argument("--lora", loras)] if loras else own
+    return [Argument(flag, (value,)) for flag, value in pairs.items()]
+
+
+def _loras(
+    settings: Settings, operator: Sequence[Argument], checkout: Checkout, user_data: Path
+) -> Loras:
+    """The LoRAs; the engine looks for all of them in one folder, which a path in LORA decides."""
+    words = last_list(operator, "--lora") or split_setting(settings.lora)
+    given = last(operator, "--lora-dir")
+    folder = _folder(checkout, given) if given else settings.loras_dir
+    return find_loras(words, (folder or user_data / "loras").absolute())
+
+
+def _lora_args(loras: Loras, loader: str, extra_flags: str) -> list[Argument]:
+    """The LoRAs of the start; raises SettingsError for one that can't be loaded."""
+    if loader == LLAMA_CPP:
+        flags = with_loras(extra_flags, loras.check_start(gguf=True))
+        return [Argument("--extra-flags", (flags,))] if flags else []
+    if loras.start and loader not in LORA_LOADERS:
+        raise SettingsError(f"LORA is set; {loader} takes none, {' and '.join(LORA_LOADERS)} do")
+    own = [Argument("--lora-dir", (str(loras.one_folder()),))]
+    return [*own, Argument("--lora", loras.start)] if loras.start else own
 
 
 def _slots(settings: Settings, operator: Sequence[Argument], loader: str) -> int:

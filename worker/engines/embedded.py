@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from worker.engine_log import LogLine
 from worker.engines.cores import usable_cores
 from worker.engines.embedded_child import HOST, explain, start_child
 from worker.engines.llama_child import IMPORTED, N_BATCH, Options
+from worker.engines.loras import find_loras, split_setting
 from worker.errors import EngineDown, EngineStartFailed
 from worker.latch import Latch
 from worker.models import Catalog
@@ -64,6 +65,10 @@ class EmbeddedEngine:
         self._died: Latch[str] = Latch()
         self._closed = False
         self._context = settings.engine_context
+        self._args: Mapping[str, int] = {}
+        self._known_loras = find_loras(split_setting(settings.lora), settings.loras_dir)
+        self._known_loras.check_start(gguf=True)
+        self._loras: tuple[str, ...] = ()
         self._session: aiohttp.ClientSession | None = None
         self._swap: asyncio.Lock | None = None
 
@@ -123,6 +128,19 @@ class EmbeddedEngine:
         """Return the names of the models that can be loaded."""
         return self._catalog.names()
 
+    @property
+    def loras(self) -> tuple[str, ...]:
+        """The LoRAs on the loaded model."""
+        return self._loras
+
+    def lora_names(self) -> list[str]:
+        """Return the names of the LoRAs that can be loaded."""
+        return sorted(self._known_loras.known(gguf=True))
+
+    def start_loras(self, name: str) -> tuple[str, ...]:
+        """The LoRAs that a model has unless a load says otherwise: those of LORA are MODEL's."""
+        return self._known_loras.start if name == self._catalog.default else ()
+
     def describe(self) -> dict[str, Any]:
         """Tell what is true of this engine under the keys of the blocking API's `shared.args`."""
         name = self._model
@@ -149,6 +167,7 @@ class EmbeddedEngine:
         from worker.contract.llama_cpp import check_native  # noqa: PLC0415
         from worker.dispatch import Dispatch  # noqa: PLC0415
         from worker.engines.llama_backend import LlamaBackend  # noqa: PLC0415
+        from worker.engines.lora_routes import LoraRoutes  # noqa: PLC0415
         from worker.forward import Forwarder  # noqa: PLC0415
 
         backend = LlamaBackend(client, self)
@@ -159,14 +178,24 @@ class EmbeddedEngine:
                 self._settings.characters_dir,
                 may_load=self._settings.model_admin != "off",
             ),
-            openai=Forwarder(client, slots, check_native),
+            openai=LoraRoutes(
+                Forwarder(client, slots, check_native),
+                slots,
+                backend,
+                admin=self._settings.model_admin,
+            ),
         )
 
-    def spawn(self, name: str | None = None, args: Mapping[str, int] | None = None) -> None:
+    def spawn(
+        self,
+        name: str | None = None,
+        args: Mapping[str, int] | None = None,
+        loras: Sequence[str] | None = None,
+    ) -> None:
         """Start the child with a model (the catalog's default); it is not ready yet.
 
         It may be called again when the child has died. Call it from a thread that lives as long as
-        the worker. Raises UnknownRoute for a name
+        the worker. Raises UnknownRoute for a name of a model or LoRA
         that there is not, EngineStartFailed for a file or a port that can't work, EngineDown
         after `stop` or `kill`.
         """
@@ -174,6 +203,8 @@ class EmbeddedEngine:
             raise EngineDown("the worker is stopping")
         name = self._catalog.default if name is None else name
         args = args or {}
+        names = self.start_loras(name) if loras is None else loras
+        paths = self._known_loras.paths(names, gguf=True)
         self._threads = args.get("threads") or self._settings.engine_threads or usable_cores()
         self._gpu_layers = args.get("n_gpu_layers", self._settings.engine_gpu_layers)
         options = Options(
@@ -184,7 +215,9 @@ class EmbeddedEngine:
             context=args.get("n_ctx", self._settings.engine_context),
             threads=self._threads,
             gpu_layers=self._gpu_layers,
+            loras=tuple(map(str, paths)),
         )
+        self._args, self._loras = args, tuple(names)
         self._starting, self._spawned_at, self._imported_at = name, time.monotonic(), None
         self._ready = self._model = None
         if self._died.value is not None:
@@ -206,10 +239,16 @@ class EmbeddedEngine:
         async with self._swap:
             return await self._until_ready(session, timeout)
 
-    async def load(self, name: str, args: Mapping[str, int] | None = None) -> None:
+    async def load(
+        self,
+        name: str,
+        args: Mapping[str, int] | None = None,
+        loras: Sequence[str] | None = None,
+    ) -> None:
         """Unload what is loaded and load this model, ready when it returns.
 
         args: n_ctx, threads, n_gpu_layers, in place of the settings' until the next load.
+        loras: names, in place of LORA's.
 
         Raises UnknownRoute for a name that there is not (nothing changes then), or
         EngineStartFailed: no model is loaded after that.
@@ -217,9 +256,24 @@ class EmbeddedEngine:
         session, swap = self._connected()
         async with swap:
             self._catalog.resolve(name)
+            self._known_loras.paths(loras or (), gguf=True)
             await self._stop_child(self._settings.engine_stop_timeout)
-            self.spawn(name, args)
+            self.spawn(name, args, loras)
             await self._until_ready(session, None)
+
+    async def load_loras(self, names: Sequence[str]) -> None:
+        """Load the model again, with these LoRAs and no others; see `load`.
+
+        Raises EngineDown without a model. When it fails, the model is loaded as it was before.
+        """
+        name, args, before = self._model, self._args, self._loras
+        if name is None:
+            raise EngineDown("no model is loaded; load one with /model, action load")
+        try:
+            await self.load(name, args, names)
+        except EngineStartFailed:
+            await self.load(name, args, before)
+            raise
 
     async def unload(self) -> None:
         """End the child, when its slots are idle; nothing happens when there is none."""
@@ -287,6 +341,7 @@ class EmbeddedEngine:
         """Forget the child first, so that its end is not taken for a death; then end it."""
         process, ready = self._process, self._ready
         self._process = self._ready = self._model = None
+        self._loras = ()
         if process is None:
             return
         try:

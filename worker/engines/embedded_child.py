@@ -15,7 +15,7 @@ from pathlib import Path
 
 from worker.engine_log import LogLine
 from worker.engines.llama_child import FAULT, Options
-from worker.engines.webui_causes import CUDA, MEMORY
+from worker.engines.webui_causes import BROKEN_LORA, CUDA, MEMORY
 from worker.errors import EngineStartFailed
 from worker.models import check_model
 from worker.plain import plain
@@ -31,6 +31,7 @@ _CAUSES = (
     ("out of memory", MEMORY),
     ("failed to allocate", MEMORY),
     ("cuda error", CUDA),
+    ("lora adapter", BROKEN_LORA),
     ("unknown model architecture", "it does not know this kind of model"),
     ("error loading model", "the model file is broken or of an unknown kind"),
     ("failed to load model", "the model file is broken or of an unknown kind"),
@@ -45,7 +46,8 @@ def start_child(
     Raises EngineStartFailed, with a sentence of its own for each fault: llama.cpp has only one
     for all of them.
     """
-    check_model(Path(options.model))
+    for file in (options.model, *options.loras):
+        check_model(Path(file))
     check_port(options.port)
     argv = [sys.executable, "-m", "worker.engines.llama_child", json.dumps(asdict(options))]
     try:

@@ -15,6 +15,7 @@ from worker.contract import llama_cpp
 from worker.contract.parameters import Parameters
 from worker.engines.backend import Completion, Message, Piece
 from worker.engines.classic_model import load_args
+from worker.engines.loras import take_names
 from worker.errors import EngineBroken
 from worker.joblog import logger
 from worker.slots import Stop
@@ -45,11 +46,29 @@ class Lifecycle(Protocol):
         """The models that can be loaded."""
         ...
 
-    async def load(self, name: str, args: Mapping[str, int]) -> None:
+    @property
+    def loras(self) -> Sequence[str]:
+        """The LoRAs on the loaded model."""
+        ...
+
+    def lora_names(self) -> list[str]:
+        """The LoRAs that can be loaded."""
+        ...
+
+    def start_loras(self, name: str) -> Sequence[str]:
+        """The LoRAs that a model has unless a load says otherwise."""
+        ...
+
+    async def load(self, name: str, args: Mapping[str, int], loras: Sequence[str]) -> None:
         """Load a model in place of the loaded one; raises EngineStartFailed or UnknownRoute.
 
         args: some of LOAD_ARGS, which take the place of the settings until the next load.
+        loras: names.
         """
+        ...
+
+    async def load_loras(self, names: Sequence[str]) -> None:
+        """Have these LoRAs and no others on the loaded model; raises JobError."""
         ...
 
     async def unload(self) -> None:
@@ -79,7 +98,7 @@ class LlamaBackend:
         """The model's name and what is true of this engine."""
         return {
             "model_name": self._engine.model_name,
-            "lora_names": [],
+            "lora_names": list(self._engine.loras),
             "shared.args": self._engine.describe(),
             "shared.settings": self._settings(),
         }
@@ -97,13 +116,22 @@ class LlamaBackend:
 
         Raises InvalidJob for args that the classic does not know either.
         """
+        loras, args = take_names(args, self._engine.start_loras(name))
         known = load_args(args, any_key=False, trust_remote_code=False)
         chosen = {key: known[key] for key in LOAD_ARGS if known.get(key)}
         ignored = sorted({key for key in known if key not in LOAD_ARGS} - self._reported)
         if ignored:
             self._reported.update(ignored)
             logger.warning("args without effect on this engine: %s", ", ".join(ignored))
-        await self._engine.load(name, chosen)
+        await self._engine.load(name, chosen, loras)
+
+    async def list_loras(self) -> list[str]:
+        """Names of the LoRAs that can be loaded."""
+        return self._engine.lora_names()
+
+    async def load_loras(self, names: Sequence[str]) -> None:
+        """Have these LoRAs and no others on the loaded model."""
+        await self._engine.load_loras(names)
 
     async def unload(self) -> None:
         """Unload the model."""

@@ -26,7 +26,10 @@ _WARNINGS = 2  # llama.cpp logs several lines per request from 3 on
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """model: path of the GGUF file. name: what the API calls it. context: tokens of one slot."""
+    """model: path of the GGUF file. name: what the API calls it. context: tokens of one slot.
+
+    loras: paths of GGUF files that go onto the model, each with its full strength.
+    """
 
     model: str
     name: str
@@ -35,6 +38,7 @@ class Options:
     context: int
     threads: int
     gpu_layers: int
+    loras: tuple[str, ...] = ()
 
 
 class _ChildError(Exception):
@@ -87,6 +91,7 @@ def serve(library: ModuleType, options: Options) -> object:
     params.port = options.port
     params.model.path = options.model
     params.model_alias = {options.name}
+    params.lora_adapters = [library.CommonAdapterLoraInfo(path, 1.0) for path in options.loras]
     params.n_parallel = options.slots
     params.n_ctx = options.context * options.slots
     params.kv_unified = False  # each slot has its whole context, whatever the others use

@@ -17,7 +17,8 @@ from worker.client import EngineClient
 from worker.contract import openai_textgen
 from worker.contract.parameters import Parameters
 from worker.engines.backend import Completion, Message, Piece
-from worker.engines.current_launch import LLAMA_CPP, Launch, loader_of
+from worker.engines.current_launch import LLAMA_CPP, LORA_LOADERS, Launch, loader_of, with_loras
+from worker.engines.loras import take_names
 from worker.engines.textgen_load import load_args
 from worker.engines.textgen_state import State
 from worker.errors import (
@@ -52,6 +53,14 @@ class Host(Protocol):
     @property
     def state(self) -> State:
         """What is loaded, as far as is known."""
+        ...
+
+    load_args: Mapping[str, Any]
+    """The args that the loaded model was loaded with, but for its LoRAs."""
+
+    @property
+    def extra_flags_path(self) -> str:
+        """Its extension's route that sets llama-server's extra flags for the next load."""
         ...
 
     @property
@@ -113,28 +122,21 @@ class TextgenBackend:
         return await self._names("/v1/internal/model/list", "model_names")
 
     async def list_loras(self) -> list[str]:
-        """Names of the LoRAs that can be loaded."""
-        return await self._names("/v1/internal/lora/list", "lora_names")
+        """Names of the LoRAs that can be loaded with the loader of the loaded model."""
+        gguf = self._host.state.loader == LLAMA_CPP
+        return sorted(self._host.launch.loras.known(gguf=gguf))
 
     async def load(self, name: str, args: Mapping[str, Any]) -> None:
         """Load a model, ready when it returns: the engine's "OK" alone says nothing.
 
-        Raises UnknownRoute for a name that there is not and InvalidJob for args that may not be
-        set (nothing changes then), or EngineStartFailed: no model is loaded after that.
+        args.lora: LoRAs for it, in place of LORA's. Raises UnknownRoute for a name that there is
+        not and InvalidJob for args that may not be set (nothing changes then), or
+        EngineStartFailed: no model is loaded after that.
         """
-        names = await self.list_models()
-        if name not in names:
-            raise UnknownRoute(f"there is no such model; there are: {', '.join(names)[:400]}")
-        settings, launch = self._host.settings, self._host.launch
-        loader = loader_of(launch.model_dir / name, settings.engine_loader)
-        checked = load_args(args, launch, loader, allow_any=settings.engine_load_any_args)
-        body = {"model_name": name, "args": checked}
         try:
-            await asyncio.wait_for(self._loaded(name, body), timeout=settings.engine_start_timeout)
-        except asyncio.TimeoutError:
-            raise EngineStartFailed(
-                f"the model {name} was not loaded within {settings.engine_start_timeout:g} seconds"
-            ) from None
+            await self._load(name, args)
+        except EngineStartFailed as error:
+            raise EngineStartFailed(f"{error}; no model is loaded now") from error
 
     async def unload(self) -> None:
         """Unload the model; nothing happens when none is loaded."""
@@ -143,22 +145,23 @@ class TextgenBackend:
             raise EngineBroken("the engine did not unload the model; see the worker's log")
 
     async def load_loras(self, names: Sequence[str]) -> None:
-        """Have these LoRAs and no others on the model; raises JobError."""
-        loader = self._host.state.loader
-        if loader == LLAMA_CPP:
-            raise InvalidJob(f"LoRAs can't be loaded with {loader}; it takes a Transformers model")
-        known = await self.list_loras()
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            there = ", ".join(known)[:300] or "none"
-            raise UnknownRoute(f"there is no LoRA {unknown[0][:80]!r}; there are: {there}")
-        if names:
-            await self._client.json("POST", "/v1/internal/lora/load", {"lora_names": list(names)})
-        else:
-            await self._client.json("POST", "/v1/internal/lora/unload", {})
-        state = await self._host.refresh()
-        if set(state.loras) != set(names):
-            raise EngineStartFailed(f"the LoRAs could not be loaded: {self._host.load_fault()}")
+        """Have these LoRAs and no others on the model; raises JobError.
+
+        When it fails, the model is loaded as it was before: textgen may keep a LoRA then that it
+        does not name.
+        """
+        state, args = self._host.state, self._host.load_args
+        if state.model is None:
+            raise EngineDown("no model is loaded; load one with /model, action load")
+        self._lora_paths(names, state.loader)
+        try:
+            if state.loader == LLAMA_CPP:
+                await self._load(state.model, {**args, "lora": list(names)})
+            else:
+                await self._put_loras(names)
+        except EngineStartFailed:
+            await self.load(state.model, {**args, "lora": list(state.loras)})
+            raise
 
     async def tokenize(self, text: str, *, add_bos: bool) -> list[int]:
         """Token ids of a prompt.
@@ -246,21 +249,80 @@ class TextgenBackend:
             )
         return error
 
-    async def _loaded(self, name: str, body: Mapping[str, Any]) -> None:
-        """Load, and believe it only when a token came."""
-        refused: JobError | None = None
+    async def _load(self, name: str, args: Mapping[str, Any]) -> None:
+        """See `load`."""
+        names = await self.list_models()
+        if name not in names:
+            raise UnknownRoute(f"there is no such model; there are: {', '.join(names)[:400]}")
+        settings, launch = self._host.settings, self._host.launch
+        loader = loader_of(launch.model_dir / name, settings.engine_loader)
+        loras, others = take_names(args, launch.loras.start if name == launch.model else ())
+        checked = load_args(others, launch, loader, allow_any=settings.engine_load_any_args)
+        body = {"model_name": name, "args": checked}
+        paths = self._lora_paths(loras, loader)
         try:
-            await self._client.json("POST", "/v1/internal/model/load", body)
-        except EngineRefused as error:
-            refused = error
-        state = await self._host.refresh()
-        if refused is not None or state.model != name:
-            raise EngineStartFailed(
-                f"the model {Path(name).name} could not be loaded: {self._host.load_fault()}; "
-                "no model is loaded now"
+            await asyncio.wait_for(
+                self._loaded(name, body, loader, paths), timeout=settings.engine_start_timeout
             )
+        except asyncio.TimeoutError:
+            raise EngineStartFailed(
+                f"the model {name} was not loaded within {settings.engine_start_timeout:g} seconds"
+            ) from None
+        self._host.load_args = others
+
+    def _lora_paths(self, names: Sequence[str], loader: str) -> list[Path]:
+        """Where these LoRAs are; raises UnknownRoute, or InvalidJob for a loader without any."""
+        if names and loader not in LORA_LOADERS:
+            raise InvalidJob(
+                f"LoRAs can't be loaded with {loader}; {' and '.join(LORA_LOADERS)} take them"
+            )
+        return self._host.launch.loras.paths(names, gguf=loader == LLAMA_CPP)
+
+    async def _loaded(
+        self, name: str, body: Mapping[str, Any], loader: str, loras: Sequence[Path]
+    ) -> None:
+        """Load, and believe it only when a token came."""
+        if loader == LLAMA_CPP:
+            flags = with_loras(self._host.launch.extra_flags, loras)
+            await self._client.json("POST", self._host.extra_flags_path, {"extra_flags": flags})
+        if not await self._ok("/v1/internal/model/load", body) or self._host.state.model != name:
+            raise EngineStartFailed(
+                f"the model {Path(name).name} could not be loaded: {self._host.load_fault()}"
+            )
+        try:
+            if loras and loader != LLAMA_CPP:
+                await self._put_loras([path.name for path in loras])
+        except EngineStartFailed:
+            await self.unload()
+            raise
+        await self._first_token()
+
+    async def _put_loras(self, names: Sequence[str]) -> None:
+        """Have the Transformers loader put LoRAs on the loaded model.
+
+        All others are taken off first: it would name both, and add nothing.
+        """
+        done = await self._ok("/v1/internal/lora/unload", {})
+        if done and names:
+            done = await self._ok("/v1/internal/lora/load", {"lora_names": list(names)})
+        if not done or list(self._host.state.loras) != list(names):
+            raise EngineStartFailed(f"the LoRAs could not be loaded: {self._host.load_fault()}")
+        await self._first_token()
+
+    async def _first_token(self) -> None:
+        """Generate one token; raises JobError."""
         first = {"prompt": "1", "max_tokens": 1, "temperature": 0, "stream": False}
         await self._client.json("POST", "/v1/completions", first)
+
+    async def _ok(self, path: str, body: Mapping[str, Any]) -> bool:
+        """Ask for a change; whether the engine did not refuse it. What is loaded is known then."""
+        try:
+            await self._client.json("POST", path, body)
+        except EngineRefused:
+            return False
+        finally:
+            await self._host.refresh()
+        return True
 
     async def _names(self, path: str, key: str) -> list[str]:
         """A list of names that the engine gives."""

@@ -93,13 +93,8 @@ class TextgenForwarder:
             if not isinstance(name, str) or not isinstance(args, dict):
                 raise InvalidJob("send model_name, a text, and args, an object")
             await self._backend.load(name, args)
-        elif request.path == "/v1/internal/model/unload":
-            await self._backend.unload()
         else:
-            names = body.get("lora_names") if request.path.endswith("/load") else []
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise InvalidJob("send lora_names, a list of names")
-            await self._backend.load_loras(names)
+            await self._backend.unload()
         return "OK"
 
     async def _form(self, request: Request) -> Any:

@@ -45,11 +45,8 @@ ROUTES: Mapping[tuple[str, str], Kind] = {
     ("POST", "/v1/internal/stop-generation"): Kind.STOP,
     ("GET", "/v1/internal/model/info"): Kind.READ,
     ("GET", "/v1/internal/model/list"): Kind.READ,
-    ("GET", "/v1/internal/lora/list"): Kind.READ,
     ("POST", "/v1/internal/model/load"): Kind.CHANGE,
     ("POST", "/v1/internal/model/unload"): Kind.CHANGE,
-    ("POST", "/v1/internal/lora/load"): Kind.CHANGE,
-    ("POST", "/v1/internal/lora/unload"): Kind.CHANGE,
 }
 _ONE_MODEL = "/v1/models/"
 _FILE_SHAPE = 'send "file": {"name": "speech.wav", "base64": "..."}'

@@ -19,6 +19,11 @@ def info_path(nonce: str) -> str:
     return f"/v1/internal/worker/{nonce}/info"
 
 
+def extra_flags_path(nonce: str) -> str:
+    """The route that sets llama-server's extra flags for the next load."""
+    return f"/v1/internal/worker/{nonce}/extra-flags"
+
+
 def decode_path(nonce: str) -> str:
     """The route that makes text of tokens."""
     return f"/v1/internal/worker/{nonce}/decode"

@@ -14,6 +14,8 @@ MEMORY = "there is not enough memory for this model and context"
 CUDA = "a CUDA error: the GPU or its driver failed"
 NO_MODEL = "there is no such model in its models folder"
 BROKEN_MODEL = "the model file is broken or of an unknown kind"
+BROKEN_LORA = "a LoRA is broken, or made for another model"
+ONE_LORA = "it can't put several LoRAs on one model; load one of them"
 PORT_TAKEN = "its port is taken"
 
 # A pattern -> the cause, the most telling first; groups are put into the cause.
@@ -22,6 +24,12 @@ _CAUSES = tuple(
     for pattern, cause in (
         (r"port \d+ is already in use|address already in use|cannot find empty port", PORT_TAKEN),
         (r"out of memory|outofmemoryerror|failed to allocate|memoryerror|bad_alloc", MEMORY),
+        (r"add_weighted_adapter|loras cannot be merged|max\(\) arg is an empty sequence", ONE_LORA),
+        (
+            r"lora adapter|load_peft_weights|set_peft_model_state_dict|"
+            r"target modules .{1,300} not found in the base model",
+            BROKEN_LORA,
+        ),
         (r"unknown model architecture", "it does not know this kind of model"),
         (
             r"the path to the model does not exist|no \.?gguf models? found|could not find the "
@@ -30,7 +38,7 @@ _CAUSES = tuple(
         ),
         (
             r"error loading model|failed to load model|unable to load the? ?weights|"
-            r"headertoolarge|incompletemetadata|not a valid gguf|headerincomplete|"
+            r"headertoolarge|incomplete ?metadata|not a valid gguf|headerincomplete|"
             r"metadataincompletebuffer|invalid magic|unpicklingerror|failed to read magic",
             BROKEN_MODEL,
         ),

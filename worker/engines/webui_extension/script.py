@@ -6,7 +6,9 @@ comes from:
 
 - GET /v1/internal/worker/<nonce>/state: whether a model is really loaded, cheap enough to poll;
 - GET /v1/internal/worker/<nonce>/info: the webui's args and settings, without secrets;
-- POST /v1/internal/worker/<nonce>/decode: tokens to text, special ones too (the API drops them).
+- POST /v1/internal/worker/<nonce>/decode: tokens to text, special ones too (the API drops them);
+- POST /v1/internal/worker/<nonce>/extra-flags: llama-server's extra flags for the next load, which
+  the API does not let anybody set: its LoRAs are among them.
 
 Facts from https://github.com/oobabooga/text-generation-webui, textgen v4.9: modules/shared.py,
 modules/models.py, modules/llama_cpp_server.py.
@@ -14,6 +16,7 @@ modules/models.py, modules/llama_cpp_server.py.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -45,9 +48,14 @@ def setup() -> None:
         tokens = (await request.json())["tokens"]
         return JSONResponse({"text": shared.tokenizer.decode(tokens, skip_special_tokens=False)})
 
+    async def extra_flags(request: Any) -> Any:
+        set_extra_flags(shared, (await request.json())["extra_flags"])
+        return JSONResponse("OK")
+
     base = f"/v1/internal/worker/{os.environ[NONCE_VARIABLE]}"
     app.add_route(f"{base}/state", state, methods=["GET"], include_in_schema=False)
     app.add_route(f"{base}/info", info, methods=["GET"], include_in_schema=False)
+    app.add_route(f"{base}/extra-flags", extra_flags, methods=["POST"], include_in_schema=False)
     app.add_route(f"{base}/decode", decode, methods=["POST"], include_in_schema=False)
 
 
@@ -68,7 +76,7 @@ def state_of(shared: Any, models: Any) -> dict[str, Any]:
         "loaded": loaded,
         "model": shared.model_name if loaded else None,
         "loader": shared.args.loader,
-        "loras": list(shared.lora_names),
+        "loras": list(shared.lora_names) if child is None else loras_of(child.args),
         "context": getattr(model, "n_ctx", None) or shared.settings["truncation_length"],
         "child": None if child is None else child.pid,
         "child_exit": exit_code,
@@ -77,6 +85,18 @@ def state_of(shared: Any, models: Any) -> dict[str, Any]:
         "adds_bos": adds_bos,
         "busy": getattr(models, "active_generation_count", 0),
     }
+
+
+def loras_of(words: list[Any]) -> list[str]:
+    """The names of the LoRAs on the command line of a llama-server."""
+    texts = list(map(str, words))
+    pairs = itertools.pairwise(texts)
+    return [Path(value).stem for flag, value in pairs if flag == "--lora"]
+
+
+def set_extra_flags(shared: Any, flags: str) -> None:
+    """Set the flags where they are, and where a load takes them from again."""
+    shared.args.extra_flags = shared.original_args.extra_flags = flags
 
 
 def info_of(shared: Any) -> dict[str, Any]:
