@@ -14,6 +14,7 @@ from worker.cold_start import ColdStart, importing
 from worker.engines.engine import Engine
 from worker.errors import EngineStartFailed
 from worker.local_run import print_outcome, run_local
+from worker.memory import give_back_large_blocks
 from worker.output import failed
 from worker.runner import Runner
 from worker.runpod_sdk import Sdk, load_sdk
@@ -52,6 +53,7 @@ def serve(settings: Settings, engine: Engine, cold_start: ColdStart) -> int:
     with importing():
         sdk = load_sdk()
     cold_start.mark("SDK import")
+    give_back_large_blocks()
     return asyncio.run(_serve(settings, engine, sdk, cold_start))
 
 
