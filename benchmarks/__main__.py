@@ -51,17 +51,16 @@ def text(row: Row) -> str:
 
 
 def _keep(folder: Path, name: str, rows: list[Row], machine: dict[str, object]) -> None:
-    """Write one file a run; the time in its name is UTC."""
+    """Write the record in place of the last one; its time is UTC."""
     record = {
         "benchmark": name,
+        "time": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
         "machine": machine,
         "load_average_after": load(),
         "rows": [dataclasses.asdict(row) for row in rows],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    path = folder / f"{name}-{stamp}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

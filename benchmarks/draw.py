@@ -1,4 +1,4 @@
-"""The newest results -> docs/performance.md's tables and a plot for each benchmark.
+"""The results -> docs/performance.md's tables and a plot for each benchmark.
 
 Text between the two marks in docs/performance.md is replaced, the rest is left alone.
 """
@@ -18,20 +18,16 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 def main() -> int:
     """Draw everything that there are results of."""
-    records = newest(RESULTS)
+    records = kept(RESULTS)
     for record in records:
         draw(record, PAGE.parent / "performance" / f"{record['benchmark']}.png")
     PAGE.write_text(with_tables(PAGE.read_text(), records))
     return 0
 
 
-def newest(folder: Path) -> list[dict[str, Any]]:
-    """The last record of each benchmark, by its file's name."""
-    last: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*.json")):
-        record = json.loads(path.read_text())
-        last[record["benchmark"]] = record
-    return list(last.values())
+def kept(folder: Path) -> list[dict[str, Any]]:
+    """The record of each benchmark."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
 def with_tables(page: str, records: list[dict[str, Any]]) -> str:
@@ -50,8 +46,9 @@ def _section(record: dict[str, Any]) -> str:
     lines = [
         f"### {name}",
         "",
-        f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}; load average "
-        f"{machine['load_average']} before, {record['load_average_after']} after.",
+        f"{record['time']}: {machine['cpu']}, {machine['cores']} cores, Python "
+        f"{machine['python']}; load average {machine['load_average']} before, "
+        f"{record['load_average_after']} after.",
         "",
         f"![{name}](performance/{name}.png)",
         "",

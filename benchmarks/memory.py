@@ -45,9 +45,9 @@ async def memory(options: Options) -> list[Row]:
             )
         ]
         async with _worker(ours(port, slots=1)) as (platform, process):
-            rows.append(await _growth(platform, process.pid, options))
+            rows += await _growth(platform, process.pid, options)
         for kind in ("input", "output"):
-            sizes = (2, 5, 10, 19) if options.slow else (5,)
+            sizes = (1, 5, 19) if options.slow else (5,)
             rows += await _megabytes(port, kind, sizes, options)
     return rows
 
@@ -58,16 +58,21 @@ async def _idle(command: list[str]) -> Summary:
         return summarize([sum(memory_mb(pid) for pid in pids)])
 
 
-async def _growth(platform: FastPlatform, pid: int, options: Options) -> Row:
-    """Resident size after each of five batches of jobs."""
+async def _growth(platform: FastPlatform, pid: int, options: Options) -> list[Row]:
+    """Resident size after each of five batches of jobs, and what each took of the processor."""
     count = 1_000 if options.slow else 20
-    figures = {}
-    for batch in range(6):
-        figures[f"after {batch * count} jobs"] = summarize([resident_mb(pid)])
-        jobs = [platform.submit(generation()) for _ in range(count)]
-        for job in jobs:
+    sizes = {"after 0 jobs": summarize([resident_mb(pid)])}
+    seconds = {}
+    for batch in range(1, 6):
+        used = cpu_seconds(pid)
+        for job in [platform.submit(generation()) for _ in range(count)]:
             await platform.result(job)
-    return Row("resident size of the worker", "MB", figures, f"after {count} jobs", "flat")
+        sizes[f"after {batch * count} jobs"] = summarize([resident_mb(pid)])
+        seconds[f"batch {batch}"] = summarize([(cpu_seconds(pid) - used) / count * 1e3])
+    return [
+        Row("resident size of the worker", "MB", sizes, f"after {count} jobs", "flat"),
+        Row(f"worker's CPU a job, batches of {count}", "ms", seconds, "batch 1", "flat"),
+    ]
 
 
 async def _megabytes(port: int, kind: str, sizes: tuple[int, ...], options: Options) -> list[Row]:
