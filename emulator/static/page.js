@@ -11,6 +11,7 @@ const byId = (id) => document.getElementById(id);
 const FINAL = ["COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"];
 const POLL = 200;
 const REFRESH = 1000;
+const OWN = "a job of your own";
 let endpoint = "local";
 let followed = null;
 
@@ -63,6 +64,7 @@ async function follow(job) {
   const text = textOf(answer.output) ?? JSON.stringify(answer.output ?? "", null, 2);
   if (answer.status === "COMPLETED") showText(text, false);
   else if (answer.error) showText(job.text ? `${job.text}\n\n${answer.error}` : answer.error, true);
+  else if (!job.text) showText("It ended before a text came.", true);
 }
 
 async function cancel() {
@@ -104,10 +106,18 @@ function readJob() {
 }
 
 function choose() {
-  const job = EXAMPLES[byId("example").selectedIndex][1];
+  const [, job] = EXAMPLES.find(([name]) => name === byId("example").value) ?? [];
+  if (!job) return;
   byId("job").value = JSON.stringify(job, null, 2);
   byId("job-problem").textContent = "";
   showCode(job);
+}
+
+// What the list of examples says once the job was edited; it can't be chosen.
+function ownJob() {
+  const option = new Option(OWN);
+  option.hidden = true;
+  return option;
 }
 
 function showCode(job) {
@@ -162,13 +172,16 @@ function sentence(error) {
 }
 
 function start() {
-  byId("example").append(...EXAMPLES.map(([name]) => new Option(name)));
+  byId("example").append(...EXAMPLES.map(([name]) => new Option(name)), ownJob());
   byId("example").addEventListener("change", choose);
   byId("job-form").addEventListener("submit", (event) => {
     event.preventDefault();
     submit();
   });
-  byId("job").addEventListener("input", () => { byId("job-problem").textContent = ""; });
+  byId("job").addEventListener("input", () => {
+    byId("job-problem").textContent = "";
+    byId("example").value = OWN;
+  });
   byId("job").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit();
   });

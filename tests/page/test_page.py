@@ -41,7 +41,7 @@ async def test_the_text_streams_in(browser: Browser) -> None:
 
 
 async def test_every_example_is_answered(view: Shown) -> None:
-    names = await view.page.locator("#example option").all_text_contents()
+    names = await view.page.locator("#example option:not([hidden])").all_text_contents()
 
     for name in names:
         await view.page.select_option("#example", label=name)
@@ -65,6 +65,30 @@ async def test_a_running_job_is_cancelled_with_the_button(view: Shown) -> None:
     await view.text("#state", "CANCELLED")
     await eventually(lambda: list(view.emulator.jobs) == view.worker.stopped)
     assert await view.page.is_disabled("#cancel")
+
+
+async def test_a_job_that_ends_before_its_first_text_says_so(view: Shown) -> None:
+    await view.submit("hold")
+    await view.text("#state", "IN_PROGRESS")
+
+    await view.page.click("#cancel")
+
+    await view.text("#text", "It ended before a text came.")
+
+
+async def test_an_edited_job_is_no_example_any_more(view: Shown) -> None:
+    await view.page.fill("#job", "{}")
+    assert "a job of your own" == await view.page.input_value("#example")
+
+    await view.page.select_option("#example", label="/model")
+    assert "/model" in await view.page.input_value("#job")
+
+
+async def test_the_documents_for_programs_are_linked(view: Shown) -> None:
+    for name in ("openapi.json", "job.schema.json"):
+        link = view.page.locator(f'footer a[href="{name}"]')
+        response = await view.page.request.get(f"{view.emulator.url}/{name}")
+        assert (1, 200) == (await link.count(), response.status)
 
 
 async def test_the_keyboard_is_enough(view: Shown) -> None:
