@@ -6,8 +6,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -278,16 +278,21 @@ def make_runner(client: EngineClient, slots: Slots, *, job_timeout: float) -> Ru
 
 @dataclass
 class World:
-    """A runner on an engine that lies when it is told to, in an event loop of its own."""
+    """A runner on an engine that lies when it is told to, in an event loop of its own.
+
+    reset: forgets what the last job changed.
+    """
 
     loop: asyncio.AbstractEventLoop
     runner: Runner
     slots: Slots
     lie: Lie | None = None
+    reset: Callable[[], None] = lambda: None
 
     def run(self, job: Mapping[str, Any], lie: Lie | None = None) -> tuple[Outcome, list[Any]]:
         """The outcome and the chunks of a job; it must come within seconds."""
         self.lie = lie
+        self.reset()
         return self.loop.run_until_complete(asyncio.wait_for(self._run(job), 20))
 
     async def _run(self, job: Mapping[str, Any]) -> tuple[Outcome, list[Any]]:
@@ -297,10 +302,6 @@ class World:
         channel.close()
         return outcome, await reader
 
-    async def script(self, call: Call) -> None:
-        honest = answer(call.method, call.path, call.body)
-        await call.raw(_wire(honest, self.lie))
-
 
 async def _all_chunks(channel: Channel) -> list[Any]:
     chunks: list[Any] = []
@@ -309,7 +310,7 @@ async def _all_chunks(channel: Channel) -> list[Any]:
     return chunks
 
 
-def _wire(honest: Answer, lie: Lie | None) -> bytes:
+def wire(honest: Answer, lie: Lie | None) -> bytes:
     """The bytes of an answer; the connection's end is its end."""
     events = [event.encode() for event in honest.events or ()]
     status, kind = honest.status, "application/json" if honest.events is None else _STREAM
@@ -325,28 +326,37 @@ _STREAM = "text/event-stream"
 
 @contextmanager
 def world() -> Iterator[World]:
-    """A world, in this thread."""
+    """A world with llama.cpp's dialect, in this thread."""
+    with in_own_loop(_llama_world) as made:
+        yield made
+
+
+@contextmanager
+def in_own_loop(make: Callable[[], AbstractAsyncContextManager[World]]) -> Iterator[World]:
+    """Make a world in an event loop of its own, which it keeps."""
     loop = asyncio.new_event_loop()
+    try:
+        making = make()
+        yield loop.run_until_complete(making.__aenter__())
+        loop.run_until_complete(making.__aexit__(None, None, None))
+    finally:
+        loop.close()
+
+
+@asynccontextmanager
+async def _llama_world() -> AsyncIterator[World]:
     made: World
 
     async def lie(call: Call) -> None:
         running.calls.clear()  # what was asked is of no interest here, and a lot
-        await made.script(call)
+        await call.raw(wire(answer(call.method, call.path, call.body), made.lie))
 
-    engine = fake_engine(lie)
-    try:
-        running = loop.run_until_complete(engine.__aenter__())
-
-        async def connect() -> EngineClient:
-            return EngineClient(running.port)
-
-        client, slots = loop.run_until_complete(connect()), Slots(2)
+    async with fake_engine(lie) as running:
+        client, slots = EngineClient(running.port), Slots(2)
+        loop = asyncio.get_running_loop()
         made = World(loop, make_runner(client, slots, job_timeout=5), slots)
         yield made
-        loop.run_until_complete(client.close())
-        loop.run_until_complete(engine.__aexit__(None, None, None))
-    finally:
-        loop.close()
+        await client.close()
 
 
 def check(outcome: Outcome, *, echoes: bool = False) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chaos.dialect import event
+from tests.engine_worlds import classic_world, current_world
 from tests.fuzz import (
     EVENT_KEYS,
     EVENT_TYPES,
@@ -34,6 +35,7 @@ from tests.fuzz import (
 )
 from worker.output import Outcome
 
+WORLDS = {"embedded": world, "current": current_world, "classic": classic_world}
 _SHOWN = 20
 # What a caller sends may come back in the `error` that refuses it; what an engine says may not.
 _TEXTS = ("", "None", "null", "../..", "\0", "a\nb", "日本🎉", "x" * 5000)
@@ -193,13 +195,13 @@ def run_one(whole: World, maker: Maker) -> Outcome:
     return outcome
 
 
-def run(seed: int, first: int, jobs: int) -> int:
+def run(seed: int, first: int, jobs: int, engine: str = "embedded") -> int:
     """Run them, print what was seen, and return how many were not answered well."""
     ends: Counter[str] = Counter()
     slowest = (0.0, 0)
     faults = 0
     started = time.monotonic()
-    with world() as whole:
+    with WORLDS[engine]() as whole:
         for number in range(first, first + jobs):
             begun = time.monotonic()
             try:
@@ -212,7 +214,7 @@ def run(seed: int, first: int, jobs: int) -> int:
             slowest = max(slowest, (time.monotonic() - begun, number))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(  # noqa: T201 - this is what it is for
-        f"{jobs} random jobs (seed {seed}) in {time.monotonic() - started:.0f} s: "
+        f"{jobs} random jobs (seed {seed}, {engine}) in {time.monotonic() - started:.0f} s: "
         f"{faults} not answered well; by status {dict(sorted(ends.items()))}; "
         f"slowest {slowest[0]:.2f} s (job {slowest[1]}); memory {memory} MB at most"
     )
@@ -225,9 +227,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=100_000, help="how many (100000)")
     parser.add_argument("--seed", type=int, default=1, help="of which kind (1)")
     parser.add_argument("--first", type=int, default=0, help="number of the first one (0)")
+    parser.add_argument("--engine", choices=WORLDS, default="embedded", help="(embedded)")
     options = parser.parse_args(arguments)
     logging.disable(logging.CRITICAL)
-    return 1 if run(options.seed, options.first, options.jobs) else 0
+    return 1 if run(options.seed, options.first, options.jobs, options.engine) else 0
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from tests.fuzz import (
     world,
 )
 from worker.assemble import assembler_for
+from worker.engines.textgen_routes import silent_failure
 from worker.errors import InvalidJob, JobError
 from worker.events import Event, EventDecoder
 from worker.frames import END_FRAME, Merger, text_frame
@@ -89,8 +90,16 @@ def job_for(route: str, **more: Any) -> dict[str, Any]:
     return {"id": "j1", "input": {"api": {"method": method, "endpoint": route}, "payload": payload}}
 
 
-def test_plain_random_jobs_are_answered_well() -> None:
-    assert 0 == random_jobs.run(seed=1, first=0, jobs=500)
+@pytest.mark.parametrize(("engine", "jobs"), [("embedded", 500), ("current", 500), ("classic", 50)])
+def test_plain_random_jobs_are_answered_well(engine: str, jobs: int) -> None:
+    assert 0 == random_jobs.run(1, 0, jobs, engine)
+
+
+@pytest.mark.parametrize("choices", ["text", 1, {"text": "x"}, ["text"], [None], [{"message": 1}]])
+def test_an_answer_of_textgens_of_another_shape_is_taken_as_it_is(choices: Any) -> None:
+    answer = {"choices": choices, "usage": 1.5}
+
+    assert silent_failure("/v1/chat/completions", {}, answer, 100) is None
 
 
 @pytest.mark.parametrize("route", ["/generate", "/chat", "/token-count", "/v1/completions"])

@@ -65,7 +65,7 @@ class FakeClassic:
         self.calls.append((key, call.body))
         if key == "stop-stream":
             self.stopped.set()
-        answer = self.answers.get(key, self._default(key, body))
+        answer = self.answers.get(key, self.default(key, body))
         if callable(answer):
             answer = await answer(call)
         if key == "generate":
@@ -75,7 +75,8 @@ class FakeClassic:
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         await call.raw(data if data.startswith(b"HTTP") else HEAD + data)
 
-    def _default(self, key: str, body: dict[str, Any]) -> Any:
+    def default(self, key: str, body: dict[str, Any]) -> Any:
+        """What it answers when a test says nothing else."""
         if key == "token-count":
             return {"results": [{"tokens": len(body["prompt"].split())}]}
         return {
@@ -154,6 +155,7 @@ class Running:
     fake: FakeClassic
     engine: Engine
     answerer: Dispatch
+    slots: Slots
 
     async def job(self, endpoint: str, payload: Any = None, sink: Collected | None = None) -> Any:
         method = "POST" if payload is not None else "GET"
@@ -197,7 +199,7 @@ async def fake_classic(
         )
         try:
             loras = LoraRoutes(openai, slots, models, admin=chosen.model_admin)
-            yield Running(fake, engine, Dispatch(blocking=blocking, openai=loras))
+            yield Running(fake, engine, Dispatch(blocking=blocking, openai=loras), slots)
         finally:
             await client.close()
 

@@ -75,7 +75,7 @@ class TextgenForwarder:
             stop.on_request(lambda: self._stops.add(loop.create_task(self._stop_engine())))
             result = await self._client.json("POST", request.path, request.body)
         usage = result.get("usage") if isinstance(result, dict) else None
-        progress.tokens((usage or {}).get("completion_tokens"))
+        progress.tokens(usage.get("completion_tokens") if isinstance(usage, dict) else None)
         return result
 
     async def _stop_engine(self) -> None:

@@ -102,7 +102,8 @@ def silent_failure(path: str, body: Mapping[str, Any], result: Any, context: int
     """
     if not isinstance(result, dict) or _text_of(result):
         return None
-    usage = result.get("usage") or {}
+    usage = result.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
     prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
     wanted = body.get("max_tokens") or body.get("max_completion_tokens") or 1
     if not isinstance(prompt, int) or not isinstance(wanted, int):
@@ -116,11 +117,16 @@ def silent_failure(path: str, body: Mapping[str, Any], result: Any, context: int
 
 
 def _text_of(result: Mapping[str, Any]) -> bool:
-    """Say whether an answer holds anything."""
-    for choice in result.get("choices") or ():
-        message = choice.get("message") or {}
-        if choice.get("text") or any(
-            message.get(key) for key in ("content", "tool_calls", "reasoning_content")
-        ):
-            return True
-    return bool(result.get("content"))
+    """Say whether an answer holds anything, be it of a shape that nobody knows."""
+    choices = result.get("choices") or []
+    if not isinstance(choices, list):
+        return True
+    return bool(result.get("content")) or any(map(_is_choice_of_text, choices))
+
+
+def _is_choice_of_text(choice: Any) -> bool:
+    message = choice.get("message") or {} if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        return True
+    said = (message.get(key) for key in ("content", "tool_calls", "reasoning_content"))
+    return bool(choice.get("text")) or any(said)
