@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -14,46 +14,17 @@ from aiohttp import web
 
 from chaos.dialect import Answer, answer
 from tests.engines.fake_classic import END, MODEL, FakeClassic, fake_classic, make_checkout
+from tests.engines.test_current_recordings import LOADED, Host
+from tests.engines.test_current_recordings import MODEL as TEXTGEN_MODEL
 from tests.fake_engine import Call, fake_engine
 from tests.fuzz import World, in_own_loop, wire
 from worker.blocking import BlockingApi
 from worker.client import EngineClient
 from worker.dispatch import Dispatch
-from worker.engines.current_launch import Launch
 from worker.engines.textgen_backend import TextgenBackend
 from worker.engines.textgen_forward import TextgenForwarder
-from worker.engines.textgen_state import State
-from worker.engines.webui import Checkout, Generation
 from worker.runner import Runner
-from worker.settings import Settings
 from worker.slots import Slots
-
-_MODEL = "stand-in"
-_LOADED = State(_MODEL, "llama.cpp", (), 2048, None, None, "", adds_bos=True, busy=0)
-
-
-class _Host:
-    """The state of an engine that has its model, whatever happens."""
-
-    decode_path = "/decode"
-
-    def __init__(self) -> None:
-        folder = Path("/srv/webui")
-        checkout = Checkout(folder, Generation.CURRENT, {})
-        self.state = _LOADED
-        self.settings = Settings(model_admin="all")
-        self.launch = Launch(
-            Path("python"), checkout, folder, folder, _MODEL, "llama.cpp", 1, [], []
-        )
-
-    async def refresh(self) -> State:
-        return self.state
-
-    async def info(self) -> Mapping[str, Any]:
-        return {}
-
-    def load_fault(self) -> str:
-        return "the model file is broken"
 
 
 @contextmanager
@@ -72,7 +43,7 @@ async def _current_world() -> AsyncIterator[World]:
         await call.raw(wire(_textgen(call), made.lie))
 
     async with fake_engine(lie) as running:
-        client, slots, host = EngineClient(running.port), Slots(2), _Host()
+        client, slots, host = EngineClient(running.port), Slots(2), Host(LOADED)
         backend = TextgenBackend(client, host)
         dispatch = Dispatch(
             blocking=BlockingApi(backend, slots, None),
@@ -92,9 +63,10 @@ def _textgen(call: Call) -> Answer:
         "/v1/internal/encode": {"tokens": list(range(len(words) + 1)), "length": len(words) + 1},
         "/v1/internal/token-count": {"length": len(words)},
         "/v1/internal/chat-prompt": {"prompt": "Hello"},
-        "/v1/internal/model/info": {"model_name": _MODEL, "lora_names": []},
-        "/v1/internal/model/list": {"model_names": [_MODEL]},
+        "/v1/internal/model/info": {"model_name": TEXTGEN_MODEL, "lora_names": []},
+        "/v1/internal/model/list": {"model_names": [TEXTGEN_MODEL]},
         "/v1/internal/lora/list": {"lora_names": []},
+        Host.extra_flags_path: {"ok": True},
         "/v1/internal/stop-generation": "OK",
         "/v1/internal/model/load": "OK",
         "/v1/internal/model/unload": "OK",
