@@ -99,6 +99,12 @@ parser.add_argument("--loader")
 for flag in ("--api-blocking-port", "--api-streaming-port", "--listen-port"):
     parser.add_argument(flag, type=int)
 options = parser.parse_args()
+if mode.startswith("{"):
+    life = json.loads(mode)
+    print(*life["log_tail"], sep="\n", flush=True)
+    if life.get("exit_code") is not None:
+        sys.exit(life["exit_code"])
+    time.sleep(60)
 if mode.startswith("exit"):
     print(mode.removeprefix("exit "))
     sys.exit(1)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from worker.engine_log import LogLine
 from worker.engines import user_data, webui_causes
 from worker.engines.current_launch import EXTENSION, Launch, plan
+from worker.engines.textgen_load import LoadedWith
 from worker.engines.textgen_state import (
     State,
     decode_path,
@@ -67,7 +68,7 @@ class CurrentEngine:
         self._nonce = ""
         self._overlay: Path | None = None
         self._state: State | None = None
-        self.load_args: Mapping[str, Any] = {}
+        self.loaded_with = LoadedWith()
         self._url = f"http://127.0.0.1:{settings.engine_port}"
         self._session: aiohttp.ClientSession | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -154,7 +155,8 @@ class CurrentEngine:
         taken port or a temporary folder that can't be written, EngineDown after `stop` or `kill`.
         """
         self._remove_overlay()
-        self._state, self._nonce, self.load_args = None, os.urandom(16).hex(), {}
+        self._state, self._nonce = None, os.urandom(16).hex()
+        self.loaded_with = LoadedWith()
         self._overlay = user_data.overlay(self.launch.user_data, EXTENSION, _EXTENSION_FOLDER)
         try:
             self._webui.spawn(

@@ -16,8 +16,8 @@ from worker.progress import Progress
 from worker.slots import Slots, Use
 from worker.stream import Sink
 
-_PREFIX = "/v1/internal/lora/"
-_METHODS = {"list": "GET", "load": "POST", "unload": "POST"}
+PREFIX = "/v1/internal/lora/"
+METHODS = {"list": "GET", "load": "POST", "unload": "POST"}
 
 
 class Host(Protocol):
@@ -44,10 +44,10 @@ class LoraRoutes:
 
     async def answer(self, request: Request, sink: Sink, progress: Progress) -> Any:
         """The output of one request. Raises JobError."""
-        if not request.path.startswith(_PREFIX):
+        if not request.path.startswith(PREFIX):
             return await self._others.answer(request, sink, progress)
-        action = request.path.removeprefix(_PREFIX)
-        wanted = _METHODS.get(action)
+        action = request.path.removeprefix(PREFIX)
+        wanted = METHODS.get(action)
         if wanted is None:
             raise UnknownRoute(f"there is no route {request.path[:80]}; send list, load or unload")
         if request.method != wanted:

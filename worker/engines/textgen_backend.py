@@ -19,7 +19,7 @@ from worker.contract.parameters import Parameters
 from worker.engines.backend import Completion, Message, Piece
 from worker.engines.current_launch import LLAMA_CPP, LORA_LOADERS, Launch, loader_of, with_loras
 from worker.engines.loras import take_names
-from worker.engines.textgen_load import load_args
+from worker.engines.textgen_load import LoadedWith, load_args
 from worker.engines.textgen_state import State
 from worker.errors import (
     EngineBroken,
@@ -55,8 +55,8 @@ class Host(Protocol):
         """What is loaded, as far as is known."""
         ...
 
-    load_args: Mapping[str, Any]
-    """The args that the loaded model was loaded with, but for its LoRAs."""
+    loaded_with: LoadedWith
+    """What the last load asked for."""
 
     @property
     def extra_flags_path(self) -> str:
@@ -126,15 +126,20 @@ class TextgenBackend:
         gguf = self._host.state.loader == LLAMA_CPP
         return sorted(self._host.launch.loras.known(gguf=gguf))
 
-    async def load(self, name: str, args: Mapping[str, Any]) -> None:
+    async def load(
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        template: Mapping[str, str] | None = None,
+    ) -> None:
         """Load a model, ready when it returns: the engine's "OK" alone says nothing.
 
-        args.lora: LoRAs for it, in place of LORA's. Raises UnknownRoute for a name that there is
-        not and InvalidJob for args that may not be set (nothing changes then), or
-        EngineStartFailed: no model is loaded after that.
+        args.lora: LoRAs for it, in place of LORA's. template: as `read_template` gives it.
+        Raises UnknownRoute for a name that there is not and InvalidJob for args that may not be
+        set (nothing changes then), or EngineStartFailed: no model is loaded after that.
         """
         try:
-            await self._load(name, args)
+            await self._load(name, args, template or {})
         except EngineStartFailed as error:
             raise EngineStartFailed(f"{error}; no model is loaded now") from error
 
@@ -150,17 +155,17 @@ class TextgenBackend:
         When it fails, the model is loaded as it was before: textgen may keep a LoRA then that it
         does not name.
         """
-        state, args = self._host.state, self._host.load_args
+        state, was = self._host.state, self._host.loaded_with
         if state.model is None:
             raise EngineDown("no model is loaded; load one with /model, action load")
         self._lora_paths(names, state.loader)
         try:
             if state.loader == LLAMA_CPP:
-                await self._load(state.model, {**args, "lora": list(names)})
+                await self._load(state.model, {**was.args, "lora": list(names)}, was.template)
             else:
                 await self._put_loras(names)
         except EngineStartFailed:
-            await self.load(state.model, {**args, "lora": list(state.loras)})
+            await self.load(state.model, {**was.args, "lora": list(state.loras)}, was.template)
             raise
 
     async def tokenize(self, text: str, *, add_bos: bool) -> list[int]:
@@ -249,7 +254,7 @@ class TextgenBackend:
             )
         return error
 
-    async def _load(self, name: str, args: Mapping[str, Any]) -> None:
+    async def _load(self, name: str, args: Mapping[str, Any], template: Mapping[str, str]) -> None:
         """See `load`."""
         names = await self.list_models()
         if name not in names:
@@ -258,7 +263,7 @@ class TextgenBackend:
         loader = loader_of(launch.model_dir / name, settings.engine_loader)
         loras, others = take_names(args, launch.loras.start if name == launch.model else ())
         checked = load_args(others, launch, loader, allow_any=settings.engine_load_any_args)
-        body = {"model_name": name, "args": checked}
+        body = {"model_name": name, "args": checked, **template}
         paths = self._lora_paths(loras, loader)
         try:
             await asyncio.wait_for(
@@ -268,7 +273,7 @@ class TextgenBackend:
             raise EngineStartFailed(
                 f"the model {name} was not loaded within {settings.engine_start_timeout:g} seconds"
             ) from None
-        self._host.load_args = others
+        self._host.loaded_with = LoadedWith(others, template)
 
     def _lora_paths(self, names: Sequence[str], loader: str) -> list[Path]:
         """Where these LoRAs are; raises UnknownRoute, or InvalidJob for a loader without any."""
@@ -318,7 +323,9 @@ class TextgenBackend:
         """Ask for a change; whether the engine did not refuse it. What is loaded is known then."""
         try:
             await self._client.json("POST", path, body)
-        except EngineRefused:
+        except EngineRefused as error:
+            if error.status == 401:
+                raise
             return False
         finally:
             await self._host.refresh()

@@ -15,6 +15,7 @@ import aiohttp
 from worker.client import EngineClient
 from worker.engines import textgen_routes as routes
 from worker.engines.textgen_backend import Host, TextgenBackend
+from worker.engines.textgen_load import read_template
 from worker.engines.textgen_routes import Kind
 from worker.errors import EngineBroken, EngineDown, InvalidJob, JobError
 from worker.forward import Forwarder
@@ -92,7 +93,8 @@ class TextgenForwarder:
             name, args = body.get("model_name"), body.get("args") or {}
             if not isinstance(name, str) or not isinstance(args, dict):
                 raise InvalidJob("send model_name, a text, and args, an object")
-            await self._backend.load(name, args)
+            templates = self._host.launch.user_data / "instruction-templates"
+            await self._backend.load(name, args, read_template(body, templates))
         else:
             await self._backend.unload()
         return "OK"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from worker.engines.current_launch import LLAMA_CPP, Launch
 from worker.engines.webui import last
-from worker.errors import InvalidJob
+from worker.errors import InvalidJob, UnknownRoute
 
 _KEYS = frozenset(
     (
@@ -31,7 +33,38 @@ _OLD_NAMES = {"n_ctx": "ctx_size", "max_seq_len": "ctx_size", "n_gpu_layers": "g
 # A load takes these from the model's file, unless they are said again.
 _KEPT = {"ctx_size": "--ctx-size", "gpu_layers": "--gpu-layers"}
 # A path out of the models folder, or what a shell would take for more than text.
+_TEMPLATE = ("instruction_template", "instruction_template_str")
 _OUTSIDE = re.compile(r"^[/\\~]|\.\.|^[A-Za-z]:|[\x00-\x1f;&|`$<>*?!\"']")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWith:
+    """What a job loaded the model with, beside its name and its LoRAs.
+
+    template: the fields `instruction_template` and `instruction_template_str` of the job.
+    """
+
+    args: Mapping[str, Any] = field(default_factory=dict)
+    template: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_template(body: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """The instruction template that a load asks for; {} leaves the model's own.
+
+    folder: where the templates are. Raises InvalidJob, or UnknownRoute with the names that there
+    are: textgen itself would take Alpaca for a name that it does not know.
+    """
+    given = {key: body[key] for key in _TEMPLATE if body.get(key) is not None}
+    for key, value in given.items():
+        if not isinstance(value, str):
+            raise InvalidJob(f"{key} must be a text")
+    name = given.get(_TEMPLATE[0])
+    known = sorted({path.stem for path in folder.iterdir()}) if folder.is_dir() else []
+    if name is not None and name not in ("None", *known):
+        raise UnknownRoute(
+            f"there is no instruction template {name[:50]!r}; there are: {', '.join(known)[:300]}"
+        )
+    return given
 
 
 def load_args(

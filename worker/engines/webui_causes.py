@@ -33,7 +33,9 @@ _CAUSES = tuple(
         (r"unknown model architecture", "it does not know this kind of model"),
         (
             r"the path to the model does not exist|no \.?gguf models? found|could not find the "
-            r"quantized model|does not appear to have a file named|no such file.{0,200}/models/",
+            r"quantized model|does not appear to have a file named|"
+            r"is not the path to a directory containing a file named|"
+            r"no such file.{0,200}/models/",
             NO_MODEL,
         ),
         (
