@@ -33,10 +33,12 @@ from tests.fuzz import (
     check,
     world,
 )
+from worker.engines import textgen_routes
 from worker.output import Outcome
 
 WORLDS = {"embedded": world, "current": current_world, "classic": classic_world}
 _SHOWN = 20
+_OF_TEXTGEN = sorted({path for _, path in textgen_routes.ROUTES})
 # What a caller sends may come back in the `error` that refuses it; what an engine says may not.
 _TEXTS = ("", "None", "null", "../..", "\0", "a\nb", "日本🎉", "x" * 5000)
 _SAID = (INDISCREET, SECRET, "", "日本🎉", "\ud800")
@@ -90,6 +92,8 @@ class Maker:
     def _route(self) -> Any:
         if self._chance(0.05):
             return self._value()
+        if self._chance(0.2):
+            return self._one(_OF_TEXTGEN)
         return self._one(HOSTILE) if self._chance(0.05) else self._one(ROUTES)
 
     def _payload(self) -> Any:
