@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from worker.contract.chat import MODES
+from gateway.settings import seconds
 
 _EPILOG = """exit codes:
   0    done; the job is COMPLETED (or, for run and status, waits or runs)
@@ -57,13 +57,13 @@ def _shared() -> argparse.ArgumentParser:
     add("--endpoint", metavar="ID", help="the endpoint's id (default: RUNPOD_ENDPOINT_ID)")
     add("--url", help="where endpoints are (default: RunPod, or the emulator without an id)")
     add("--json", action="store_true", help="print JSON, one value a line, for programs")
-    add("--wait", type=_seconds, default=300.0, help="seconds a job may be IN_QUEUE (300)")
+    add("--wait", type=seconds, default=300.0, help="seconds a job may be IN_QUEUE (300)")
     return shared
 
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--mode", choices=MODES, default="instruct", help="how the prompt is made (instruct)")
+    add("--mode", default="instruct", help="instruct, chat or chat-instruct (instruct)")
     add("--character", metavar="NAME", help="who answers, with --mode chat or chat-instruct")
     add("--template", metavar="NAME", help="an instruction template (default: the model's own)")
     add("--name", metavar="NAME", help="your name in the chat")
@@ -101,13 +101,3 @@ def _job_id(text: str) -> str:
     if not text.replace("-", "").replace("_", "").isalnum() or not text.isascii():
         raise argparse.ArgumentTypeError("an id has letters, digits, - and _ only")
     return text
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError("seconds from 0 to 86400")
-    return seconds

@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     add("--port", type=_port, default=5000, help="port of /api/v1/* and /v1/* (5000)")
     add("--stream-port", type=_port, default=5005, help="port of the websockets (5005)")
-    add("--wait", type=_wait, default=300.0, help="seconds that a job may wait for a worker (300)")
+    add(
+        "--wait", type=seconds, default=300.0, help="seconds that a job may wait for a worker (300)"
+    )
     add("--origin", default="*", help="the one web page that may call from a browser (any)")
     return parser
 
@@ -107,11 +109,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _wait(text: str) -> float:
+def seconds(text: str) -> float:
+    """Read the seconds that a job may wait; ArgumentTypeError for what can't be meant."""
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= 86_400:
+        number = -1.0
+    if not 0 < number <= 86_400:
         raise argparse.ArgumentTypeError("seconds from 0 to 86400")
-    return seconds
+    return number

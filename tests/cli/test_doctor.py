@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +20,16 @@ def test_a_machine_that_runs_the_tests_is_fine(capsys: pytest.CaptureFixture[str
 
     report = json.loads(capsys.readouterr().out)
     assert (0, True) == (code, report["ok"])
+
+
+def test_a_python_without_any_package_is_examined_all_the_same() -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-S", "-m", "cli", "doctor"]
+
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+    assert (1, "") == (done.returncode, done.stderr)
+    assert "BAD   packages     missing: aiohttp" in done.stdout
 
 
 def test_every_wrong_setting_is_named_and_the_code_is_1(
