@@ -6,6 +6,7 @@ WEBUI_CURRENT_MODEL names a GGUF in the checkout's models folder (default: the o
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import socket
 import time
@@ -22,7 +23,14 @@ from worker.answerer import Answerer
 from worker.client import EngineClient
 from worker.engines.choose import make_engine
 from worker.engines.current import CurrentEngine
-from worker.errors import EngineDown, EngineStartFailed, InvalidJob, JobError, SettingsError
+from worker.errors import (
+    EngineBroken,
+    EngineDown,
+    EngineStartFailed,
+    InvalidJob,
+    JobError,
+    SettingsError,
+)
 from worker.job import parse_job
 from worker.progress import Progress
 from worker.settings import Settings
@@ -139,6 +147,14 @@ async def test_streams_end_with_their_end_and_lies_become_errors() -> None:
             await it.job("/v1/completions", {"prompt": "word " * 5000, "max_tokens": 4})
         with pytest.raises(JobError, match="max_tokens must be greater than or equal to 0"):
             await it.job("/v1/completions", {"prompt": "x", "max_tokens": -1})
+
+
+async def test_a_sound_file_is_answered_with_a_text_or_with_one_sentence() -> None:
+    async with running() as it:
+        file = {"name": "a.wav", "base64": base64.b64encode(b"RIFF" + bytes(2000)).decode()}
+        with pytest.raises(EngineBroken, match="works for no file"):
+            await it.job("/v1/audio/transcriptions", {"file": file})
+        assert (await it.job("/generate", {"prompt": "x", **SMALL}))["results"]
 
 
 async def test_a_cancelled_generation_frees_its_slot_within_two_seconds() -> None:

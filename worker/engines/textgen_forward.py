@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import aiohttp
-
 from worker.client import EngineClient
 from worker.engines import textgen_routes as routes
 from worker.engines.textgen_backend import Host, TextgenBackend
+from worker.engines.textgen_form import post_form
 from worker.engines.textgen_load import read_template
 from worker.engines.textgen_routes import Kind
-from worker.errors import EngineBroken, EngineDown, InvalidJob, JobError
+from worker.errors import EngineDown, InvalidJob, JobError
 from worker.forward import Forwarder
 from worker.job import Request
 from worker.joblog import logger
@@ -70,7 +69,7 @@ class TextgenForwarder:
         async with self._slots.generation() as stop:
             progress.slot()
             if kind is Kind.FORM:
-                return await self._form(request)
+                return await post_form(self._client, request.path, request.body)
             loop = asyncio.get_running_loop()
             # A stop is for all that runs, on the engine's side as on the worker's.
             stop.on_request(lambda: self._stops.add(loop.create_task(self._stop_engine())))
@@ -98,25 +97,6 @@ class TextgenForwarder:
         else:
             await self._backend.unload()
         return "OK"
-
-    async def _form(self, request: Request) -> Any:
-        """Send a JSON body as the multipart form that the route takes."""
-        name, data, others = routes.form_fields(request.body)
-        form = aiohttp.FormData()
-        form.add_field("file", data, filename=name, content_type="application/octet-stream")
-        for key, value in others.items():
-            form.add_field(key, value)
-        url = self._client.base_url + request.path
-        try:
-            async with self._client.session.post(url, data=form, allow_redirects=False) as response:
-                if response.status == 200:
-                    return await response.json()
-        except (aiohttp.ClientError, ValueError) as error:
-            raise EngineBroken("the engine broke off its answer; try again") from error
-        raise EngineBroken(
-            f"the engine could not use the file (status {response.status}); its speech recognition "
-            "may not be installed, or the file is of an unknown kind"
-        )
 
     async def _check_empty(self, request: Request, result: Any) -> None:
         """Make a failure of an answer that is empty because its prompt has no room."""
