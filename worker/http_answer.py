@@ -17,8 +17,9 @@ class Answer:
     """One answer, as far as it has come.
 
     status: 0 until the head is here. kind: the media type in lower case, "" without one.
-    size: bytes of the body that wait to be taken. over: all of it has come; broken: it can't come
-    any more. kept: the engine takes another request on the same connection.
+    size: bytes that came since the last `take`, at most so many of the body wait for the next one.
+    over: all of it has come; broken: it can't come any more. kept: the engine takes another request
+    on the same connection.
     """
 
     __slots__ = (
@@ -31,6 +32,7 @@ class Answer:
         "broken",
         "kept",
         "kind",
+        "on_body",
         "over",
         "size",
         "status",
@@ -44,6 +46,7 @@ class Answer:
         self.broken = False
         self.kept = False
         self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # what the parser calls with each part
         self._head_bytes = 0
         self._kind = ""
         self._sized = False
@@ -60,6 +63,7 @@ class Answer:
             if self.status == 0:
                 data = self._parse_head(parser, data)
             if data:
+                self.size += len(data)
                 parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.kept = False
@@ -77,13 +81,16 @@ class Answer:
 
     def take(self) -> bytes:
         """All of the body that waits."""
-        parts, self._parts, self.size = self._parts, [], 0
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        body = b"".join(self._parts)
+        self._parts.clear()
+        self.size = 0
+        return body
 
     def _parse_head(self, parser: httptools.HttpResponseParser, data: bytes) -> bytes:
         """Parse what may be the head by its size; what comes after that."""
         room = MAX_HEAD_BYTES - self._head_bytes
         self._head_bytes += len(data)
+        self.size += len(data[:room])
         parser.feed_data(data[:room])
         if self.status == 0:
             self.broken = self._head_bytes >= MAX_HEAD_BYTES
@@ -117,11 +124,6 @@ class Answer:
         self._informational = status < 200
         if not self._informational:
             self.status, self.kind = status, self._kind
-
-    def on_body(self, data: bytes) -> None:
-        """Some of the body."""
-        self._parts.append(data)
-        self.size += len(data)
 
     def on_message_complete(self) -> None:
         """The end of an answer; after one of 1xx comes the real one."""

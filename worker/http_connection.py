@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
             for start in range(0, len(body), _PART_BYTES):
                 self._transport.write(parts[start : start + _PART_BYTES])
                 while self._writing_paused and not self._ended:
-                    await self._event()
+                    await self._more()
                 if self._ended:
                     return
         self._sent = True
@@ -75,14 +75,14 @@ class Connection(asyncio.Protocol):
     async def read(self) -> bytes:
         """What has come of the answer's body, b"" at its end; raises EngineBroken."""
         answer = self.answer
-        while not answer.size:
+        while not (body := answer.take()):
             if answer.over:
                 return b""
             await self._more()
         if self._reading_paused:
             self._reading_paused = False
             self._transport.resume_reading()
-        return answer.take()
+        return body
 
     async def whole(self, limit: int) -> bytes:
         """The rest of the body; raises EngineBroken, or TooLarge over `limit` bytes."""
@@ -103,12 +103,8 @@ class Connection(asyncio.Protocol):
         """Wait until something happens; raises EngineBroken when nothing can come any more."""
         if self.answer.broken:
             raise EngineBroken("the engine broke off its answer; try again")
-        return self._event()
-
-    def _event(self) -> asyncio.Future[None]:
-        """Something that happens on the connection; one at a time waits for it."""
-        self._waiter = self._loop.create_future()
-        return self._waiter
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
 
     def _wake(self) -> None:
         waiter = self._waiter
