@@ -13,12 +13,14 @@ from typing import Any, Protocol
 from worker.errors import EngineBroken, EngineRefused
 from worker.events import Event
 from worker.plain import plain, redacted
+from worker.usual_event import UsualEvent
 
 DONE = "[DONE]"
 # What llama.cpp's server begins a completion of several prompts with; clients fail on it.
 _EMPTY = "null"
 _SHAPE = "the engine sent an event of an unknown shape; try again"
 _MOST_NEW_CALLS = 64
+_NO_EFFECT = {"index", "finish_reason", "logprobs"}  # without a value
 _CHUNK_ONLY = ("choices", "object", "usage", "timings")
 _TAIL = ("usage", "timings")
 # without the search for white space of json.loads, which is as long as an event's parsing
@@ -64,23 +66,45 @@ class ChoicesAssembler:
         self._last: dict[str, Any] = {}  # of each key that a chunk had, the last value
         self._choices: dict[int, dict[str, Any]] = {}
         self._done = False
+        self._usual = UsualEvent()
+        self._grows: tuple[dict[str, Any], str] = ({}, "")  # by the text of a usual event
 
     def add(self, event: Event) -> bool:
         """Take one event."""
-        data = event.data
-        if data == DONE:
+        if event.data == DONE:
             self._done = True
             return True
-        if data == _EMPTY:
+        if event.data == _EMPTY:
             return False
-        return _added(self._add, parse_event(event, self.partial))
+        return _shaped(self._add, event)
 
-    def _add(self, chunk: Mapping[str, Any]) -> bool:
+    def _add(self, event: Event) -> bool:
+        text = self._usual.text_of(event.data)
+        if text is not None:
+            grows, key = self._grows
+            grows[key] += text
+            return True
+        chunk = parse_event(event, self.partial)
         self._last.update(chunk)
-        choices = chunk.get("choices") or ()
+        choices = chunk.get("choices") or []
         for choice in choices:
             self._add_choice(choice)
+        if len(choices) == 1:
+            self._learn(event.data, chunk, choices[0])
         return bool(choices) or not self._hide_usage
+
+    def _learn(self, data: str, chunk: Mapping[str, Any], choice: dict[str, Any]) -> None:
+        """Learn what an event looks like whose only effect is that a text grows."""
+        more = choice.keys() - _NO_EFFECT
+        if choice.get("finish_reason") or choice.get("logprobs"):
+            return
+        mine, place, key = self._choices[choice.get("index", 0)], choice, "text"
+        if more == {"delta"} and choice["delta"]:
+            mine, place, key = mine["message"], choice["delta"], "content"
+            more = place.keys()
+        if more == {key} and isinstance(place[key], str):
+            self._grows = mine, key
+            self._usual.learn(data, chunk, place, key)
 
     def _add_choice(self, chunk: Mapping[str, Any]) -> None:
         index = chunk.get("index", 0)
@@ -131,9 +155,10 @@ class ResponseAssembler:
         """Take one event."""
         if event.data == DONE:
             return True
-        return _added(self._add, parse_event(event, self.partial))
+        return _shaped(self._add, event)
 
-    def _add(self, chunk: Mapping[str, Any]) -> bool:
+    def _add(self, event: Event) -> bool:
+        chunk = parse_event(event, self.partial)
         kind = chunk.get("type")
         if kind == "response.output_text.delta":
             self._text.append("" + (chunk.get("delta") or ""))
@@ -169,9 +194,10 @@ class MessageAssembler:
 
     def add(self, event: Event) -> bool:
         """Take one event."""
-        return _added(self._add, parse_event(event, self.partial))
+        return _shaped(self._add, event)
 
-    def _add(self, chunk: Mapping[str, Any]) -> bool:
+    def _add(self, event: Event) -> bool:
+        chunk = parse_event(event, self.partial)
         kind = chunk.get("type")
         if kind == "message_start":
             self._message.update(chunk.get("message") or {})
@@ -228,10 +254,10 @@ def parse_event(event: Event, partial: Any = str) -> dict[str, Any]:
     return chunk
 
 
-def _added(add: Callable[[dict[str, Any]], bool], chunk: dict[str, Any]) -> bool:
-    """Add a chunk; one of a shape that is not its route's is a broken answer."""
+def _shaped(add: Callable[[Event], bool], event: Event) -> bool:
+    """Add an event; one of a shape that is not its route's is a broken answer."""
     try:
-        return add(chunk)
+        return add(event)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as fault:
         raise EngineBroken(_SHAPE) from fault
 
