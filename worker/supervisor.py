@@ -17,10 +17,11 @@ from worker.joblog import logger
 from worker.slots import Slots, Use
 
 _FIRST_PAUSE = 0.5
-# What generates is asked five times as seldom. It may be silent for as long as it takes to work
-# through a batch of a prompt: five minutes after a job, and longer than most jobs beside one.
-_WORK_PATIENCE = 5.0
-_WORK_LIMITS = Limits(still_idle=2, still_busy=6, works_idle=60, works_busy=144)
+# What generates is asked half as often. It may be silent for as long as it takes to work through a
+# batch of a prompt: five minutes after a job, and longer than most jobs beside one. That a GPU is
+# waited for without the processor, for a moment after a job or longer beside one, is no hang.
+_WORK_PATIENCE = 2.0
+_WORK_LIMITS = Limits(still_idle=2, still_busy=15, works_idle=150, works_busy=360)
 
 
 class Supervisor:

@@ -16,6 +16,7 @@ from tests.engines.fake_webui import make_checkout
 from tests.ports import free_port
 from worker.engines.choose import make_engine
 from worker.engines.current import CurrentEngine
+from worker.engines.webui_extension import script
 from worker.errors import EngineStartFailed, SettingsError
 from worker.settings import Settings
 
@@ -138,3 +139,43 @@ def test_flags_in_the_checkouts_own_file_are_checked_too(checkout: Path) -> None
 def test_the_engine_must_be_of_the_generation_that_is_asked_for(checkout: Path) -> None:
     with pytest.raises(SettingsError, match="holds the current one"):
         make(checkout, ENGINE="classic")
+
+
+class LlamaServer:
+    """What the extension sees of textgen's: a port."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"501 Not Implemented"])
+async def test_a_llama_server_is_asked_until_it_answers(status: bytes) -> None:
+    answers = asyncio.Event()
+
+    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await answers.wait()
+        writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\n[]")
+        writer.close()
+
+    asked = asyncio.Event()
+    async with await asyncio.start_server(server, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        asking = asyncio.create_task(asyncio.to_thread(script.asked, LlamaServer(port)))
+        await asyncio.wait_for(asked.wait(), 5)
+        assert not asking.done()
+        answers.set()
+
+        assert "OK" == await asyncio.wait_for(asking, 5)
+
+
+def test_a_model_without_a_llama_server_is_not_asked() -> None:
+    assert "OK" == script.asked(None)
+
+
+async def test_the_engine_tells_its_work_by_a_route_of_its_own(checkout: Path) -> None:
+    async with started(make(checkout)) as engine, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{engine.settings.engine_port}{engine.work_path}"
+        async with session.get(url) as response:
+            assert (200, "OK") == (response.status, await response.json())

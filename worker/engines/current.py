@@ -25,6 +25,7 @@ from worker.engines.textgen_state import (
     info_path,
     parse_state,
     state_path,
+    work_path,
 )
 from worker.engines.webui import Checkout, child_environment
 from worker.engines.webui_engine import WebuiProcess
@@ -84,9 +85,9 @@ class CurrentEngine:
         return state_path(self._nonce)
 
     @property
-    def work_path(self) -> None:
-        """There is no such path: its counts of tokens, too, are made beside a generation."""
-        return
+    def work_path(self) -> str:
+        """What its llama-server answers between two batches, if it has one."""
+        return work_path(self._nonce)
 
     @property
     def model_name(self) -> str | None:

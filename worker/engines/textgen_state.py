@@ -14,6 +14,11 @@ def state_path(nonce: str) -> str:
     return f"/v1/internal/worker/{nonce}/state"
 
 
+def work_path(nonce: str) -> str:
+    """The route that waits behind what llama-server computes."""
+    return f"/v1/internal/worker/{nonce}/work"
+
+
 def info_path(nonce: str) -> str:
     """The route of the args and settings."""
     return f"/v1/internal/worker/{nonce}/info"

@@ -5,6 +5,8 @@ routes lie under a path that only the worker knows, so that an answer also prove
 comes from:
 
 - GET /v1/internal/worker/<nonce>/state: whether a model is really loaded, cheap enough to poll;
+- GET /v1/internal/worker/<nonce>/work: an answer of the llama-server's, which has to wait behind
+  what it computes; without one an answer of the webui's;
 - GET /v1/internal/worker/<nonce>/info: the webui's args and settings, without secrets;
 - POST /v1/internal/worker/<nonce>/decode: tokens to text, special ones too (the API drops them);
 - POST /v1/internal/worker/<nonce>/extra-flags: llama-server's extra flags for the next load, which
@@ -16,10 +18,13 @@ modules/models.py, modules/llama_cpp_server.py.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
 import re
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,8 @@ _SECRET = re.compile(
     r"(^|_)(api|admin|access|secret)_?key|password|secret|auth|(hf|access|api)_token|keyfile|"
     r"certfile|mcp_servers|public_api_id|extra_flags"
 )
+# Longer than the worker waits: it is the one that judges.
+_ASKED_SECONDS = 1800.0
 _bos: dict[int, tuple[int | None, str, bool]] = {}
 
 
@@ -40,6 +47,9 @@ def setup() -> None:
 
     async def state(_request: Any) -> Any:
         return JSONResponse(state_of(shared, models))
+
+    async def work(_request: Any) -> Any:
+        return JSONResponse(await asyncio.to_thread(asked, shared.model))
 
     async def info(_request: Any) -> Any:
         return JSONResponse(info_of(shared))
@@ -54,9 +64,24 @@ def setup() -> None:
 
     base = f"/v1/internal/worker/{os.environ[NONCE_VARIABLE]}"
     app.add_route(f"{base}/state", state, methods=["GET"], include_in_schema=False)
+    app.add_route(f"{base}/work", work, methods=["GET"], include_in_schema=False)
     app.add_route(f"{base}/info", info, methods=["GET"], include_in_schema=False)
     app.add_route(f"{base}/extra-flags", extra_flags, methods=["POST"], include_in_schema=False)
     app.add_route(f"{base}/decode", decode, methods=["POST"], include_in_schema=False)
+
+
+def asked(model: Any) -> str:
+    """Wait for an answer of the llama-server, whatever it is; no other model is asked.
+
+    https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md: GET /slots. It is
+    answered by the loop that computes, or refused by it.
+    """
+    port = getattr(model, "port", None)
+    if type(model).__name__ == "LlamaServer" and port is not None:
+        with closing(HTTPConnection("127.0.0.1", port, timeout=_ASKED_SECONDS)) as connection:
+            connection.request("GET", "/slots")
+            connection.getresponse()
+    return "OK"
 
 
 def state_of(shared: Any, models: Any) -> dict[str, Any]:
