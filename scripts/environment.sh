@@ -150,10 +150,30 @@ pip_install() {
 
 # run COMMAND...: its output goes to a log, whose last lines are shown when it fails.
 run() {
-    local log=$environment/tmp/log
-    "$@" >"$log" 2>&1 && return
+    local log=$environment/tmp/log status=0 shown=""
+    : >"$log"
+    if [[ -t 2 ]]; then
+        show_last_line "$log" &
+        shown=$!
+    fi
+    "$@" >"$log" 2>&1 || status=$?
+    if [[ -n $shown ]]; then
+        kill "$shown"
+        wait "$shown" || true
+        printf '\r\033[K' >&2
+    fi
+    if ((status == 0)); then return; fi
     tail -n 12 -- "$log" >&2
     fail "'${*:1:4}' failed, the lines above say why; start again with that mended or the network back."
+}
+
+# show_last_line LOG: in a terminal, what is at work right now, in one line that changes.
+show_last_line() {
+    local line
+    while sleep 0.3; do
+        line=$(tail -n 1 -- "$1")
+        printf '\r\033[Ksetup: %.70s' "${line//[[:cntrl:]]/}" >&2
+    done
 }
 
 # take_lock FLAG: flock(2) on the descriptor that this shell shares with its jobs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -289,6 +290,32 @@ def test_a_failing_pip_shows_its_last_lines_and_leaves_nothing(copy: Copy) -> No
     assert (lines[1], lines[-2]) == ("90", "ERROR: no connection")
     assert lines[-1].startswith("error: '")
     assert "-m pip install' failed" in lines[-1]
+
+
+def test_a_terminal_shows_what_the_set_up_is_doing_and_clears_it(copy: Copy) -> None:
+    go = copy.folder / "go"
+    pip = f"echo Downloading it; until [[ -e '{go}' ]]; do sleep 0.05; done"
+    terminal, errors = os.openpty()
+    process = subprocess.Popen(
+        [str(copy.folder / "start.sh")],
+        env={**copy.variables, "PIP": pip},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        start_new_session=True,
+    )
+    os.close(errors)
+    shown = b""
+    while b"setup: Downloading it" not in shown:
+        shown += os.read(terminal, 1000)
+    go.touch()
+    assert 0 == process.wait(LIMIT)
+    with contextlib.suppress(OSError):  # nobody writes any more
+        while True:
+            shown += os.read(terminal, 1000)
+    os.close(terminal)
+    assert b"\r\x1b[Ksetup: Downloading it" in shown
+    assert shown.endswith(b"\r\x1b[Ksetup: .venv is ready\r\n")
 
 
 def test_a_python_that_does_not_run_is_named(copy: Copy) -> None:
