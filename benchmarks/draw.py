@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import scaling
+
 _ROOT = Path(__file__).parent.parent
 RESULTS = _ROOT / "benchmarks" / "results"
 PAGE = _ROOT / "docs" / "performance.md"
@@ -21,7 +23,8 @@ def main() -> int:
     records = kept(RESULTS)
     for record in records:
         draw(record, PAGE.parent / "performance" / f"{record['benchmark']}.png")
-    PAGE.write_text(with_tables(PAGE.read_text(), records))
+    scaling.draw(PAGE.parent / "performance" / "scaling.png")
+    PAGE.write_text(with_tables(PAGE.read_text(), records, scaling.section()))
     return 0
 
 
@@ -30,13 +33,13 @@ def kept(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
-def with_tables(page: str, records: list[dict[str, Any]]) -> str:
+def with_tables(page: str, records: list[dict[str, Any]], *more: str) -> str:
     """The page with new tables between its marks; raises ValueError when it has no marks."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"the page needs the marks {BEGIN} and {END}")
-    sections = "\n".join(_section(record) for record in records)
+    sections = "\n".join([*(_section(record) for record in records), *more])
     return f"{before}{BEGIN}\n\n{sections}\n{END}{after}"
 
 

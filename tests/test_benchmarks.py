@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks import draw, jobs, memory, starts
+from benchmarks import draw, jobs, memory, scaling, starts
 from benchmarks.__main__ import main, text
 from benchmarks.fast_platform import FastPlatform
 from benchmarks.forwarding import forwarding
 from benchmarks.lifecycle import end_of
 from benchmarks.measure import Row, interleaved, summarize
 from benchmarks.options import Options
+from benchmarks.queue_model import Endpoint
+from benchmarks.scale import scale
 from benchmarks.stub import running_stub
 from benchmarks.workers import ours, worker_process
 
@@ -109,3 +111,17 @@ def record(median: float) -> dict[str, Any]:
         "load_average_after": 1,
         "rows": [row],
     }
+
+
+async def test_waits_are_measured_beside_the_calculation() -> None:
+    (row,) = await scale(TINY)
+
+    assert ["mean, measured", "p99, measured", "mean, computed", "p99, computed"] == list(row.sides)
+
+
+def test_an_endpoint_does_no_more_than_its_workers_can() -> None:
+    endpoint = Endpoint(slots=1, most=2, requests=1)
+
+    busy = scaling.point(endpoint, rate=10.0, count=2000)
+
+    assert 0.36 < busy.throughput <= 2 / scaling.WORK
