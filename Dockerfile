@@ -11,6 +11,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log \
     && groupadd --gid 10001 worker \
     && useradd --uid 10001 --gid worker --create-home --shell /usr/sbin/nologin worker
+# The official images of Python are shipped without the standard library's bytecode, and the user at
+# run time can't write it: every start would compile what it imports again (0.5 s in each process).
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash \
+        -x '/(site-packages|dist-packages|test|tests|idlelib|lib2to3|turtledemo)/' \
+        "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 
 # What the other stages are made with and no image keeps.
 FROM base AS tools
