@@ -29,7 +29,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
     defaults = {
         variable: switches[default] if isinstance(default, bool) else _plain(default)
         for variable, default in Settings.variables().items()
-        if default not in ("", None)
+        if default not in ("", None, ())
     }
 
     assert defaults == {variable: documented[variable].strip() for variable in defaults}

@@ -83,7 +83,7 @@ def make(folder: Path, **settings: Any) -> EmbeddedEngine:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def it(folder: Path) -> AsyncIterator[Running]:
     """One engine, started with the LoRA one."""
-    engine = make(folder, lora="one")
+    engine = make(folder, lora=("one",))
     port = int(engine.describe()["api_blocking_port"])
     client = EngineClient(port)
     try:
@@ -129,7 +129,7 @@ async def test_a_load_of_a_model_may_name_its_loras(it: Running) -> None:
 async def test_a_lora_that_can_not_be_loaded_leaves_the_model_as_it_was(it: Running) -> None:
     await it.job("/v1/internal/lora/load", {"lora_names": ["two"]})
     before = await it.text()
-    with pytest.raises(EngineStartFailed, match="a LoRA is broken, or made for another model"):
+    with pytest.raises(EngineStartFailed, match=r"cut\.gguf is cut short"):
         await it.job("/v1/internal/lora/load", {"lora_names": ["cut"]})
 
     assert (["two"], before) == (await it.loras(), await it.text())
@@ -190,10 +190,10 @@ async def test_only_an_operator_who_says_so_lets_jobs_change_loras(folder: Path)
 
 async def test_an_unknown_lora_ends_the_start_with_the_ones_that_there_are(folder: Path) -> None:
     with pytest.raises(SettingsError, match="LORA is 'three'; there is no LoRA 'three'; there are"):
-        make(folder, lora="three")
+        make(folder, lora=("three",))
 
 
 async def test_a_lora_may_be_named_by_its_path(folder: Path, tmp_path: Path) -> None:
     far = write_gguf(tmp_path / "far.gguf", seed=3)
 
-    assert ["cut", "far", "one", "two"] == make(folder, lora=str(far)).lora_names()
+    assert ["cut", "far", "one", "two"] == make(folder, lora=(str(far),)).lora_names()

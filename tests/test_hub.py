@@ -128,7 +128,7 @@ def test_no_variable_is_there_twice() -> None:
 @pytest.mark.parametrize("variable", sorted(INPUTS.keys() & SETTINGS.keys()))
 def test_a_variable_has_the_type_and_the_default_of_its_setting(variable: str) -> None:
     default = SETTINGS[variable].default
-    expected = (hub_type(variable), None if default in ("", None) else default)
+    expected = (hub_type(variable), None if default in ("", None, ()) else default)
 
     assert expected == (INPUTS[variable]["type"], INPUTS[variable].get("default"))
 

@@ -15,7 +15,7 @@ from worker.cold_start import ColdStart, importing
 from worker.engines.choose import make_engine
 from worker.errors import JobError, SettingsError
 from worker.model_errors import ModelUnavailable
-from worker.model_setting import with_local_model
+from worker.model_setting import with_local_models
 from worker.read_ahead import start_reading
 from worker.settings import Settings
 
@@ -52,7 +52,7 @@ def _main(test_input: str | None, environ: Mapping[str, str], cold_start: ColdSt
 
             job = read_job(test_input, _JOB_FILE)
         cold_start.mark("settings")
-        settings = with_local_model(settings, joblog.logger.info)
+        settings = with_local_models(settings, joblog.logger.info)
         engine = make_engine(settings, environ, joblog.log_engine)
         cold_start.mark("model lookup")
         engine.spawn()

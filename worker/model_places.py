@@ -143,6 +143,8 @@ def _in_place(source: Name | Repository | Url, place: Place) -> Path | None:
 
 def _named(name: str, folder: Path) -> Path | None:
     """A file or a folder by its name; of a split model its first part."""
+    if not name.strip("."):
+        return None
     for path in (folder / name, folder / f"{name}{GGUF}"):
         if path.is_file() or (path.is_dir() and path != folder):
             return path
@@ -167,6 +169,25 @@ def _snapshot(source: Repository, place: Place) -> Path | None:
         return there[0]
     plain = place.folder / source.id
     return plain if plain.is_dir() else None
+
+
+def link(source: Repository, path: Path, look: Places) -> Path:
+    """A name for a LoRA's folder, beside those of others: an engine takes them from one folder.
+
+    Without a dot, which a module's name in PyTorch can't have. The folder itself where no link can
+    be made.
+    """
+    name = f"{source.id.rpartition('/')[2]}-{path.name[:7]}".replace(".", "_")
+    linked = look.downloads.absolute() / "loras" / name
+    made = linked.with_name(f"{name}.{os.getpid()}")
+    try:
+        linked.parent.mkdir(parents=True, exist_ok=True)
+        made.unlink(missing_ok=True)
+        made.symlink_to(path)
+        made.replace(linked)
+    except OSError:
+        return path
+    return linked
 
 
 def _kept_listing(snapshot: Path) -> list[Listed] | None:

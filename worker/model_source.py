@@ -30,7 +30,7 @@ class LocalPath:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A file (with or without `.gguf`) or a folder in one of the models folders."""
+    """A file (with or without `.gguf`) or a folder in one of the models folders, "" for none."""
 
     name: str
 
@@ -59,6 +59,11 @@ class Url:
 
 
 Source = LocalPath | Name | Repository | Url
+
+
+def read(text: str, setting: str) -> Source:
+    """Read a setting that may also hold a name of the engine's own, which needs no form at all."""
+    return parse(text, setting) if "/" in text or text.startswith("~") else Name(text)
 
 
 def parse(text: str, setting: str = "MODEL") -> Source:

@@ -96,6 +96,18 @@ def check_model(path: Path) -> None:
     check(path, thorough=path != bundled_path())
 
 
+def gguf_file(text: str, setting: str) -> Path:
+    """The file that a setting names, checked.
+
+    Raises SettingsError, or EngineStartFailed for a broken one.
+    """
+    path = Path(text).expanduser().absolute()
+    if path.suffix != GGUF or not path.is_file():
+        raise SettingsError(f"{setting} is {text!r}; it must be a {GGUF} file that is there")
+    check_model(path)
+    return path
+
+
 def bundled_path() -> Path | None:
     """Find the bundled model's file, None when its package is not installed.
 

@@ -65,6 +65,19 @@ def _switch(text: str) -> bool:
     return words[text.lower()]
 
 
+def _words(text: str) -> tuple[str, ...]:
+    """Parse words with commas or spaces between them, quoted as in a shell."""
+    import shlex  # noqa: PLC0415 - few starts need it
+
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace += ","
+    lexer.whitespace_split, lexer.commenters = True, ""
+    try:
+        return tuple(lexer)
+    except ValueError:
+        raise ValueError("words; one has a quote without its end") from None
+
+
 def _setting(variable: str, default: Any, parse: Parser, *, secret: bool = False) -> Any:
     """Declare a field with its environment variable and parser; a secret is never shown."""
     return field(default=default, repr=not secret, metadata={"variable": variable, "parse": parse})
@@ -92,7 +105,8 @@ class Settings:
     webui_python: Path | None = _setting("WEBUI_PYTHON", None, Path)  # noqa: RUF009  # as above
     model: str = _setting("MODEL", "", str)
     model_admin: str = _setting("MODEL_ADMIN", "model", _one_of("off", "model", "all"))
-    lora: str = _setting("LORA", "", str)
+    model_mmproj: str = _setting("MODEL_MMPROJ", "", str)
+    lora: tuple[str, ...] = _setting("LORA", (), _words)
     loras_dir: Path | None = _setting("LORAS_DIR", None, Path)  # noqa: RUF009  # a declaration
     model_download_dir: Path = _setting("MODEL_DOWNLOAD_DIR", Path(".models"), Path)  # noqa: RUF009  # as above
     model_download_timeout: float = _setting("MODEL_DOWNLOAD_TIMEOUT", 3600.0, _seconds(1, 86_400))

@@ -93,15 +93,15 @@ def test_loras_are_given_by_name_with_the_folder_that_a_path_leads_to(
     for lora in (folder / "loras" / "mine", tmp_path / "elsewhere" / "far"):
         lora.mkdir(parents=True)
         (lora / "adapter_config.json").write_text("{}")
+        (lora / "adapter_model.safetensors").write_bytes(safetensors())
 
-    assert ["--lora", "mine"] == argv(folder, lora="mine")[9:]
-    far = str(tmp_path / "elsewhere" / "far")
-    assert ["--lora-dir", str(tmp_path / "elsewhere"), "--lora", "far"] == argv(folder, lora=far)[
-        9:
-    ]
+    assert ["--lora", "mine"] == argv(folder, lora=("mine",))[9:]
+    far = (str(tmp_path / "elsewhere" / "far"),)
+    elsewhere = ["--lora-dir", str(tmp_path / "elsewhere"), "--lora", "far"]
+    assert elsewhere == argv(folder, lora=far)[9:]
     assert ["--lora", "mine"] == argv(folder, lora=far, engine_args="--lora mine")[9:]
     with pytest.raises(SettingsError, match="there is no LoRA 'no'; there are: mine"):
-        argv(folder, lora="no")
+        argv(folder, lora=("no",))
 
 
 def test_the_context_is_set_in_the_loaders_own_flag(folder: Path) -> None:

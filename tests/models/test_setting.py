@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.models.conftest import MODEL
 from tests.models.hub_server import TOKEN, FakeHub
 from tests.ports import free_port
-from worker.model_setting import with_local_model
+from worker.model_setting import with_local_models
 from worker.models import BUNDLED_FILE, bundled_path
 from worker.settings import Settings
 
@@ -22,7 +22,7 @@ def test_a_name_and_a_path_stay_what_they_are() -> None:
     for model in ("", "some-name", "/models/a.gguf", "models/a.gguf"):
         settings = Settings(model=model)
 
-        assert settings == with_local_model(settings, print)
+        assert settings == with_local_models(settings, print)
 
 
 def test_a_repository_becomes_the_path_of_its_file(tmp_path: Path, hub: FakeHub) -> None:
@@ -33,7 +33,7 @@ def test_a_repository_becomes_the_path_of_its_file(tmp_path: Path, hub: FakeHub)
         model_download_dir=tmp_path / "here",
     )
 
-    path = Path(with_local_model(settings, print).model)
+    path = Path(with_local_models(settings, print).model)
 
     assert (MODEL, True) == (path.read_bytes(), path.is_relative_to(tmp_path / "here"))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from worker.engines.cores import usable_cores
 from worker.engines.embedded_child import HOST
-from worker.engines.loras import Loras, find_loras, split_setting
+from worker.engines.loras import Loras, find_loras
 from worker.engines.webui import (
     Argument,
     Checkout,
@@ -130,12 +130,14 @@ def _own_args(settings: Settings, loader: str) -> list[Argument]:
         pairs["--n-gpu-layers"] = str(settings.engine_gpu_layers)
     if loader in _EXLLAMA:
         pairs["--max_seq_len"] = str(settings.engine_context)
+    if settings.model_mmproj:
+        raise SettingsError("MODEL_MMPROJ is set; the classic text-generation-webui takes none")
     return [Argument(flag, (value,)) for flag, value in pairs.items()]
 
 
 def _loras(settings: Settings, operator: Sequence[Argument], checkout: Path) -> Loras:
     """The LoRAs; the engine looks for all of them in one folder, which a path in LORA decides."""
-    words = last_list(operator, "--lora") or split_setting(settings.lora)
+    words = last_list(operator, "--lora") or settings.lora
     given = last(operator, "--lora-dir")
     folder = checkout / given if given else (settings.loras_dir or checkout / _LORAS)
     return find_loras(words, folder.expanduser().absolute())

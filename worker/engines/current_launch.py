@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.engines.cores import usable_cores
-from worker.engines.loras import Loras, find_loras, split_setting
+from worker.engines.loras import Loras, find_loras
 from worker.engines.webui import (
     Argument,
     Checkout,
@@ -26,7 +26,7 @@ from worker.engines.webui import (
     without,
 )
 from worker.errors import SettingsError
-from worker.models import check_model
+from worker.models import check_model, gguf_file
 from worker.settings import Settings
 
 LLAMA_CPP = "llama.cpp"
@@ -155,6 +155,10 @@ def _own_args(settings: Settings, loader: str, slots: int) -> list[Argument]:
         pairs["--threads"] = str(settings.engine_threads or usable_cores())
         if settings.engine_gpu_layers:
             pairs["--gpu-layers"] = str(settings.engine_gpu_layers)
+    if settings.model_mmproj and loader != LLAMA_CPP:
+        raise SettingsError(f"MODEL_MMPROJ is set; {loader} takes none, only {LLAMA_CPP} does")
+    if settings.model_mmproj:
+        pairs["--mmproj"] = str(gguf_file(settings.model_mmproj, "MODEL_MMPROJ"))
     return [Argument(flag, (value,)) for flag, value in pairs.items()]
 
 
@@ -162,7 +166,7 @@ def _loras(
     settings: Settings, operator: Sequence[Argument], checkout: Checkout, user_data: Path
 ) -> Loras:
     """The LoRAs; the engine looks for all of them in one folder, which a path in LORA decides."""
-    words = last_list(operator, "--lora") or split_setting(settings.lora)
+    words = last_list(operator, "--lora") or settings.lora
     given = last(operator, "--lora-dir")
     folder = _folder(checkout, given) if given else settings.loras_dir
     return find_loras(words, (folder or user_data / "loras").absolute())

@@ -16,10 +16,10 @@ from worker.engine_log import LogLine
 from worker.engines.cores import usable_cores
 from worker.engines.embedded_child import HOST, explain, start_child
 from worker.engines.llama_child import IMPORTED, N_BATCH, Options
-from worker.engines.loras import find_loras, split_setting
+from worker.engines.loras import find_loras
 from worker.errors import EngineDown, EngineStartFailed
 from worker.latch import Latch
-from worker.models import Catalog
+from worker.models import Catalog, gguf_file
 from worker.process import EngineProcess
 from worker.settings import Settings
 
@@ -66,9 +66,11 @@ class EmbeddedEngine:
         self._closed = False
         self._context = settings.engine_context
         self._args: Mapping[str, int] = {}
-        self._known_loras = find_loras(split_setting(settings.lora), settings.loras_dir)
+        self._known_loras = find_loras(settings.lora, settings.loras_dir)
         self._known_loras.check_start(gguf=True)
         self._loras: tuple[str, ...] = ()
+        mmproj = settings.model_mmproj
+        self._mmproj = mmproj and str(gguf_file(mmproj, "MODEL_MMPROJ"))
         self._session: aiohttp.ClientSession | None = None
         self._swap: asyncio.Lock | None = None
 
@@ -216,6 +218,7 @@ class EmbeddedEngine:
             threads=self._threads,
             gpu_layers=self._gpu_layers,
             loras=tuple(map(str, paths)),
+            mmproj=self._mmproj if name == self._catalog.default else "",
         )
         self._args, self._loras = args, tuple(names)
         self._starting, self._spawned_at, self._imported_at = name, time.monotonic(), None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from worker.engine_log import LogLine
 from worker.engines.llama_child import FAULT, Options
-from worker.engines.webui_causes import BROKEN_LORA, CUDA, MEMORY
+from worker.engines.webui_causes import BAD_MMPROJ, BROKEN_LORA, CUDA, MEMORY
 from worker.errors import EngineStartFailed
 from worker.models import check_model
 from worker.plain import plain
@@ -32,6 +32,7 @@ _CAUSES = (
     ("failed to allocate", MEMORY),
     ("cuda error", CUDA),
     ("lora adapter", BROKEN_LORA),
+    ("failed to load clip model", BAD_MMPROJ),
     ("unknown model architecture", "it does not know this kind of model"),
     ("error loading model", "the model file is broken or of an unknown kind"),
     ("failed to load model", "the model file is broken or of an unknown kind"),

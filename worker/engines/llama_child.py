@@ -28,7 +28,8 @@ _WARNINGS = 2  # llama.cpp logs several lines per request from 3 on
 class Options:
     """model: path of the GGUF file. name: what the API calls it. context: tokens of one slot.
 
-    loras: paths of GGUF files that go onto the model, each with its full strength.
+    loras: paths of GGUF files that go onto the model, each with its full strength. mmproj: path of
+    the projector of a vision model, "" for none.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Options:
     threads: int
     gpu_layers: int
     loras: tuple[str, ...] = ()
+    mmproj: str = ""
 
 
 class _ChildError(Exception):
@@ -92,6 +94,7 @@ def serve(library: ModuleType, options: Options) -> object:
     params.model.path = options.model
     params.model_alias = {options.name}
     params.lora_adapters = [library.CommonAdapterLoraInfo(path, 1.0) for path in options.loras]
+    params.mmproj.path = options.mmproj
     params.n_parallel = options.slots
     params.n_ctx = options.context * options.slots
     params.kv_unified = False  # each slot has its whole context, whatever the others use

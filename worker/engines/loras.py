@@ -7,16 +7,15 @@ loaders a folder with PEFT's adapter_config.json
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from worker.errors import InvalidJob, SettingsError, UnknownRoute
+from worker.model_files import ADAPTER, GGUF
+from worker.models import check_model
 
-_SUFFIX = ".gguf"
-_CONFIG = "adapter_config.json"
 _ARG = "lora"
 
 
@@ -60,14 +59,20 @@ class Loras:
         return parents.pop() if parents else self.folder
 
     def check_start(self, *, gguf: bool) -> list[Path]:
-        """Where those of the start are; SettingsError for one that is not there."""
+        """Where those of the start are.
+
+        Raises SettingsError for one that is not there, EngineStartFailed for half a one.
+        """
         try:
-            return self.paths(self.start, gguf=gguf)
+            paths = self.paths(self.start, gguf=gguf)
         except UnknownRoute as error:
-            kind = "GGUF file" if gguf else f"folder with {_CONFIG}"
+            kind = "GGUF file" if gguf else f"folder with {ADAPTER}"
             raise SettingsError(
                 f"LORA is {' '.join(self.start)!r}; {error} (a LoRA is a {kind} here)"
             ) from error
+        for path in paths:
+            check_model(path)
+        return paths
 
 
 def find_loras(words: Sequence[str], folder: Path | None) -> Loras:
@@ -76,14 +81,6 @@ def find_loras(words: Sequence[str], folder: Path | None) -> Loras:
         _name(Path(word)): Path(word).expanduser().absolute() for word in words if "/" in word
     }
     return Loras(folder, chosen, tuple(_name(Path(word)) for word in words))
-
-
-def split_setting(text: str) -> list[str]:
-    """The names and paths of LORA: separated by commas or spaces, quoted as in a shell."""
-    try:
-        return shlex.split(text.replace(",", " "))
-    except ValueError as error:
-        raise SettingsError(f"LORA is {text!r}; it has a quote without its end") from error
 
 
 def take_names(args: Mapping[str, Any], default: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -107,9 +104,9 @@ def read_names(value: Any, field: str) -> list[str]:
 
 def _fits(path: Path, *, gguf: bool) -> bool:
     """Say whether it is a LoRA of the wanted kind, as far as can be seen."""
-    return path.suffix == _SUFFIX if gguf else (path / _CONFIG).is_file()
+    return path.suffix == GGUF if gguf else (path / ADAPTER).is_file()
 
 
 def _name(path: Path) -> str:
     """A file's name without its suffix, a folder's name with all its dots."""
-    return path.name.removesuffix(_SUFFIX)
+    return path.name.removesuffix(GGUF)

@@ -15,6 +15,7 @@ CUDA = "a CUDA error: the GPU or its driver failed"
 NO_MODEL = "there is no such model in its models folder"
 BROKEN_MODEL = "the model file is broken or of an unknown kind"
 BROKEN_LORA = "a LoRA is broken, or made for another model"
+BAD_MMPROJ = "the file of MODEL_MMPROJ is none, or is not made for this model"
 ONE_LORA = "it can't put several LoRAs on one model; load one of them"
 PORT_TAKEN = "its port is taken"
 
@@ -30,6 +31,7 @@ _CAUSES = tuple(
             r"target modules .{1,300} not found in the base model",
             BROKEN_LORA,
         ),
+        (r"failed to load multimodal model|failed to load clip model", BAD_MMPROJ),
         (r"unknown model architecture", "it does not know this kind of model"),
         (
             r"the path to the model does not exist|no \.?gguf models? found|could not find the "
