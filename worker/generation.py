@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from worker.contract.chat_prompt import trim_stop
 from worker.contract.parameters import Parameters
 from worker.engines.backend import Backend, Completion
-from worker.errors import EngineBroken, InvalidJob
+from worker.errors import EngineBroken, InvalidJob, TooLarge
+from worker.output import MAX_OUTPUT_BYTES
 from worker.progress import Progress
 from worker.slots import Stop
 
@@ -89,6 +90,8 @@ async def generate(
                 progress.token()
                 progress.tokens(piece.completion_tokens)
                 text += piece.text
+                if len(text) > MAX_OUTPUT_BYTES:
+                    raise TooLarge(f"the answer is over {MAX_OUTPUT_BYTES} bytes; ask for less")
                 kept, ended = _without_stop(text, completion.stop, len(piece.text))
                 if on_text is not None and piece.text:
                     await on_text(kept)

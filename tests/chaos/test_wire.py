@@ -154,6 +154,15 @@ async def test_an_answer_of_a_gigabyte_is_refused_early(route: str) -> None:
     assert memory.grown() < 100 * MB
 
 
+async def test_a_gigabyte_of_events_is_refused_as_soon_as_its_text_can_not_be_sent() -> None:
+    memory = Memory()
+    large = b'data: {"content": "' + b"x" * MB + b'", "stop": false}\n\n'
+    outcome = await outcome_of(repeats(STREAM_HEAD, large, 1000 * MB), "/generate")
+
+    assert 413 == outcome.status
+    assert memory.grown() < 100 * MB
+
+
 async def test_many_megabytes_packed_into_one_are_not_unpacked() -> None:
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(b" " * MB) for _ in range(300)) + packer.flush()
