@@ -45,7 +45,8 @@ def clock() -> Clock:
 def log(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(joblog.logger, "propagate", True)
+    monkeypatch.setattr(joblog.logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(joblog.logger, "propagate", False)
     caplog.set_level(logging.INFO, joblog.logger.name)
     return caplog
 

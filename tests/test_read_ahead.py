@@ -37,7 +37,8 @@ def forget(path: Path) -> None:
 
 
 def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joblog.logger, "propagate", True)
+    monkeypatch.setattr(joblog.logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(joblog.logger, "propagate", False)
     caplog.set_level(logging.DEBUG, joblog.logger.name)
 
 
