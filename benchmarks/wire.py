@@ -73,8 +73,9 @@ OnRequest = Callable[[Exchange], None]
 class _Connection(asyncio.Protocol):
     """Reads requests, one after the other, and hands them over."""
 
-    def __init__(self, on_request: OnRequest) -> None:
+    def __init__(self, on_request: OnRequest, open_ones: set[asyncio.Transport]) -> None:
         self._on_request = on_request
+        self._open_ones = open_ones
         self._head: bytes | None = None
         self._waiting = bytearray()
         self._missing = 0
@@ -82,6 +83,10 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
         self._transport = transport
+        self._open_ones.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._open_ones.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._waiting += data
@@ -108,11 +113,17 @@ def _content_length(head: bytes) -> int:
 async def serving(on_request: OnRequest) -> AsyncIterator[int]:
     """Serve on a free port of 127.0.0.1, which is yielded."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(on_request), "127.0.0.1", 0, backlog=512)
+    open_ones: set[asyncio.Transport] = set()
+    server = await loop.create_server(
+        lambda: _Connection(on_request, open_ones), "127.0.0.1", 0, backlog=512
+    )
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        for transport in open_ones:
+            transport.abort()
+        await asyncio.sleep(0)  # the turn in which they are closed
 
 
 class Floor:
