@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from benchmarks.forwarding import forwarding
+from benchmarks.growth import growth
 from benchmarks.jobs import jobs
 from benchmarks.lifecycle import lifecycle
 from benchmarks.measure import Row
@@ -20,6 +21,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "forwarding": forwarding,
     "jobs": jobs,
     "starts": starts,
+    "growth": growth,
     "lifecycle": lifecycle,
     "memory": memory,
     "scale": scale,

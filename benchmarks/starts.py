@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 
 import aiohttp
@@ -18,7 +20,13 @@ from worker.engines.choose import make_engine
 from worker.settings import Settings
 
 OURS, STOCK = "ours", "stock SDK, empty handler"
-ENGINE, CONTAINER = "the engine alone", "handler.py, first job answered"
+ENGINE, CONTAINER = "the engine alone", "start.sh, first job answered"
+# A checkout of today's text-generation-webui, as the tests of it know one too.
+CHECKOUT = {
+    "dir": "WEBUI_CURRENT_DIR",
+    "python": "WEBUI_CURRENT_PYTHON",
+    "model": "WEBUI_CURRENT_MODEL",
+}
 FIRST_JOB = {
     "api": {"method": "POST", "endpoint": "/generate"},
     "payload": {"prompt": "1", "max_new_tokens": 1},
@@ -34,9 +42,7 @@ async def starts(options: Options) -> list[Row]:
             STOCK: partial(first_take, stock(slots=1)),
         }
         process = await interleaved(taken, rounds=rounds)
-    answered: dict[str, Sample] = {ENGINE: _engine_alone, CONTAINER: _first_answer}
-    container = await interleaved(answered, rounds=rounds)
-    return [
+    rows = [
         Row(
             "process start to first job asked for, engine ready already",
             "s",
@@ -44,15 +50,32 @@ async def starts(options: Options) -> list[Row]:
             STOCK,
             "at most 0.3 x stock",
         ),
-        Row(
-            "container start to first job answered, embedded engine",
-            "s",
-            container,
-            ENGINE,
-            "the engine alone + 0.15 s",
-            note="the engine alone: spawn to a generated token, by a process that has imported all",
-        ),
+        await _container("embedded engine", {"ENGINE": "embedded"}, rounds),
     ]
+    if options.slow and all(os.environ.get(name) for name in CHECKOUT.values()):
+        webui = {
+            "WEBUI_DIR": os.environ[CHECKOUT["dir"]],
+            "WEBUI_PYTHON": os.environ[CHECKOUT["python"]],
+            "MODEL": os.environ[CHECKOUT["model"]],
+        }
+        rows.append(await _container("text-generation-webui v4.9, llama.cpp", webui, rounds))
+    return rows
+
+
+async def _container(engine: str, variables: Mapping[str, str], rounds: int) -> Row:
+    """A container's start beside that of its engine alone."""
+    sides: dict[str, Sample] = {
+        ENGINE: partial(_engine_alone, variables),
+        CONTAINER: partial(_first_answer, variables),
+    }
+    return Row(
+        f"container start to first job answered, {engine}",
+        "s",
+        await interleaved(sides, rounds=rounds),
+        ENGINE,
+        "the engine alone + 0.15 s",
+        note="the engine alone: spawn to a generated token, by a process that has imported all",
+    )
 
 
 async def first_take(command: list[str]) -> float:
@@ -63,13 +86,18 @@ async def first_take(command: list[str]) -> float:
             return await platform.taken() - started
 
 
-async def _first_answer() -> float:
+async def _first_answer(settings: Mapping[str, str]) -> float:
     """Seconds from the start of the real worker to the answer of a job that waited for it."""
     async with FastPlatform().serving() as platform:
         job_id = platform.submit(FIRST_JOB)
-        variables = {**platform.variables(), "ENGINE_PORT": str(free_port())}
+        variables = {
+            **platform.variables(),
+            **settings,
+            "ENGINE_PORT": str(free_port()),
+            "WORKER_PYTHON": sys.executable,
+        }
         started = time.monotonic()
-        async with worker_process(["handler.py"], variables):
+        async with worker_process([], variables, program="./start.sh"):
             result = await platform.result(job_id)
             seconds = time.monotonic() - started
     if "error" in result:
@@ -77,9 +105,9 @@ async def _first_answer() -> float:
     return seconds
 
 
-async def _engine_alone() -> float:
+async def _engine_alone(settings: Mapping[str, str]) -> float:
     """Seconds from the engine's spawn to its first token."""
-    environ = {**os.environ, "ENGINE_PORT": str(free_port())}
+    environ = {**os.environ, **settings, "ENGINE_PORT": str(free_port())}
     lines: list[str] = []
     engine = make_engine(Settings.from_env(environ), environ, lines.append)
     started = time.monotonic()

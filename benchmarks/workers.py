@@ -79,11 +79,11 @@ class ReadyEngine:
 
 @asynccontextmanager
 async def worker_process(
-    command: list[str], variables: Mapping[str, str]
+    command: list[str], variables: Mapping[str, str], *, program: str = sys.executable
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a worker in a process group of its own, killed at the end; its log goes nowhere."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
+        program,
         *command,
         cwd=ROOT,
         env={**os.environ, **variables},

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import draw, jobs, memory, scaling, starts
+from benchmarks import draw, growth, jobs, memory, scaling, starts
 from benchmarks.__main__ import main, text
 from benchmarks.fast_platform import FastPlatform
 from benchmarks.forwarding import forwarding
@@ -111,6 +111,12 @@ def record(median: float) -> dict[str, Any]:
         "load_average_after": 1,
         "rows": [row],
     }
+
+
+async def test_a_start_is_measured_with_the_weights_in_the_cache_and_without() -> None:
+    (row,) = await growth.growth(TINY)
+
+    assert [growth.WARM, growth.AHEAD, growth.COLD] == list(row.sides)
 
 
 async def test_waits_are_measured_beside_the_calculation() -> None:
