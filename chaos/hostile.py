@@ -27,23 +27,24 @@ def hostile() -> Iterator[list[Accident]]:
     """All of them, as far as this machine can do them; what they need is there meanwhile."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        disk = _small_disk(stack, folder)
         yield [
-            *(_misbehaves(name) for name in MISCHIEF),
+            *(_misbehaves(name, disk or folder) for name in MISCHIEF),
             *(_repeats(name) for name in _TWICE),
             *(_starts(fault, folder) for fault in ("hangs", "logs", "fails")),
             Accident("engine and worker print into a full disk", _engine_killed, log=str(_FULL)),
-            *_on_a_small_disk(stack, folder),
+            _on_a_full_disk(disk),
             *_on_a_wrong_clock(folder),
         ]
 
 
-def _misbehaves(name: str) -> Accident:
+def _misbehaves(name: str, disk: Path) -> Accident:
     async def happen(stage: Stage) -> str:
         policy = {"executionTimeout": 5000} if name.startswith("slow") else None
         prompt = f"{MARK}{name}"
         return await seen(stage, await stage.run("/generate", prompt=prompt, policy=policy))
 
-    return Accident(f"engine: {name}", happen, stand_in=True)
+    return Accident(f"engine: {name}", happen, {"TMPDIR": str(disk)}, stand_in=True)
 
 
 def _repeats(name: str) -> Accident:
@@ -76,21 +77,27 @@ async def _engine_killed(stage: Stage) -> str:
     return await seen(stage, job)
 
 
-def _on_a_small_disk(stack: ExitStack, folder: Path) -> list[Accident]:
-    """A disk of 5 MB that can be filled; only root can make one."""
+def _small_disk(stack: ExitStack, folder: Path) -> Path | None:
+    """Mount a disk of 5 MB; only root can, None for everybody else."""
     if os.geteuid() != 0:
-        return [_not_here("a full disk in mid-run", "only root can mount a small disk")]
+        return None
     disk = folder / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", disk], check=True)  # noqa: S607
     stack.callback(_unmount, disk)
+    return disk
+
+
+def _on_a_full_disk(disk: Path | None) -> Accident:
+    if disk is None:
+        return _not_here("a full disk in mid-run", "only root can mount a small disk")
 
     async def happen(stage: Stage) -> str:
         await asyncio.to_thread(fill, disk)
         return await _engine_killed(stage)
 
     settings = {"TMPDIR": str(disk), "HOME": str(disk)}
-    return [Accident("a full disk in mid-run, then engine SIGKILL", happen, settings)]
+    return Accident("a full disk in mid-run, then engine SIGKILL", happen, settings)
 
 
 def _unmount(disk: Path) -> None:

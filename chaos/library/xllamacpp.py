@@ -24,12 +24,14 @@ llama_load_mode = SimpleNamespace(LLAMA_LOAD_MODE_MMAP=0)
 
 
 class CommonParams(SimpleNamespace):
-    """Takes every parameter that it is given."""
+    """Takes every parameter that it is given, and has every group of them."""
 
-    def __init__(self) -> None:
-        super().__init__(model=SimpleNamespace())
-        self.cpuparams = SimpleNamespace()
-        self.cpuparams_batch = SimpleNamespace()
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        group = SimpleNamespace()
+        setattr(self, name, group)
+        return group
 
 
 class Server:
