@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,8 @@ from aiohttp import web
 from tests.engines.fake_classic import DONE, END, FakeClassic, fake_classic, low_port, make_checkout
 from tests.engines.test_current_recordings import LOADED, Host
 from tests.fake_engine import Call, fake_engine
-from tests.works.examples import Example, cell
+from tests.lora import write_gguf, write_peft
+from tests.works.examples import LORA, Example, cell
 from worker.blocking import BlockingApi
 from worker.client import EngineClient
 from worker.dispatch import Dispatch
@@ -31,15 +33,20 @@ from worker.slots import Slots
 from worker.stream import Channel
 
 CONTRACT = Path(__file__).parents[1] / "contract"
-# Options of a request that nothing was recorded with: only a real engine can tell.
-UNRECORDED = frozenset({"grammar_string", "response_format", "logprobs"})
+# Options and endpoints that nothing was recorded with: only a real engine can tell.
+UNRECORDED = frozenset(
+    (
+        *("grammar_string", "response_format", "logprobs", "args"),
+        *("/v1/internal/lora/load", "/v1/internal/lora/unload"),
+    )
+)
 
 
 @dataclass(frozen=True)
 class Works:
     """An engine that jobs can be tried on.
 
-    model: its own name of the model; unknown: options that it can't tell the effect of.
+    model: its own name of the model; unknown: options and endpoints that it can't tell of.
     """
 
     runner: Runner
@@ -48,7 +55,9 @@ class Works:
 
     async def column(self, examples: list[Example]) -> dict[str, str]:
         """Run the examples in their order: what the table says of each."""
-        told = [example for example in examples if not self.unknown & example.options]
+        told = [
+            example for example in examples if not self.unknown & {example.path, *example.options}
+        ]
         return {example.name: await self._cell(example) for example in told}
 
     async def _cell(self, example: Example) -> str:
@@ -70,20 +79,23 @@ async def _all_chunks(channel: Channel) -> list[Any]:
 
 @asynccontextmanager
 async def real(**environ: str) -> AsyncIterator[Works]:
-    """The engine that these settings mean."""
-    whole = {**os.environ, "ENGINE_PORT": str(low_port()), "ENGINE_SLOTS": "1", **environ}
-    settings = Settings.from_env(whole)
-    engine = make_engine(settings, whole, lambda line: None)
-    client = EngineClient(settings.engine_port)
-    try:
+    """The engine that these settings mean; there is a LoRA for it."""
+    async with AsyncExitStack() as stack:
+        loras = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        write_gguf(loras / f"{LORA}.gguf", seed=1)
+        write_peft(loras / LORA, seed=1)
+        own = {"ENGINE_PORT": str(low_port()), "ENGINE_SLOTS": "1", "MODEL_ADMIN": "all"}
+        whole = {**os.environ, **own, "LORAS_DIR": str(loras), **environ}
+        settings = Settings.from_env(whole)
+        engine = make_engine(settings, whole, lambda line: None)
+        client = EngineClient(settings.engine_port)
+        stack.push_async_callback(client.close)
+        stack.push_async_callback(engine.stop, 0)
         engine.spawn()
         await engine.wait_ready(client.session)
         supervisor = make_supervisor(settings, engine, client)
         supervisor.ready.set()
         yield Works(make_runner(settings, engine, client, supervisor), engine.model_name or "")
-    finally:
-        await engine.stop(0)
-        await client.close()
 
 
 def embedded() -> Any:

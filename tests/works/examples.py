@@ -16,6 +16,8 @@ from worker.output import Outcome
 ROOT = Path(__file__).parents[2]
 # What the documents call the model; each engine has its own name for it.
 DOCUMENTED_MODEL = "SmolLM2-135M-Instruct.Q4_1"
+# The LoRA that they name.
+LORA = "mine"
 _EXAMPLE = re.compile(r"^Example, (.+?):\n\n```json\n(.+?)\n```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[(.+?)\]\(.+?\)")
 _DONE = Event("", "[DONE]").encode()
@@ -89,10 +91,11 @@ _RIGHT: Mapping[str, Callable[[Any], bool]] = {
     "/v1/chat/completions": lambda output: output["choices"][0]["message"]["content"] != "",
     "/v1/messages": lambda output: output["content"][0]["text"] != "",
     "/v1/responses": lambda output: output["output"][-1]["content"][0]["text"] != "",
-    "/v1/internal/": lambda output: isinstance(output, dict) and output != {},
+    "/v1/internal/": lambda output: output == "OK" or (isinstance(output, dict) and output != {}),
 }
 # What an option makes of the output.
 _EFFECTS: Mapping[str, Callable[[Any], bool]] = {
+    "args": lambda output: output["result"]["lora_names"] == [LORA],
     "grammar_string": lambda output: output["results"][0]["text"] in ("yes", "no"),
     "logprobs": lambda output: output["choices"][0]["logprobs"] is not None,
     "response_format": lambda output: (
