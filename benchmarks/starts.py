@@ -23,9 +23,9 @@ OURS, STOCK = "ours", "stock SDK, empty handler"
 ENGINE, CONTAINER = "the engine alone", "start.sh, first job answered"
 # A checkout of today's text-generation-webui, as the tests of it know one too.
 CHECKOUT = {
-    "dir": "WEBUI_CURRENT_DIR",
-    "python": "WEBUI_CURRENT_PYTHON",
-    "model": "WEBUI_CURRENT_MODEL",
+    "WEBUI_DIR": "WEBUI_CURRENT_DIR",
+    "WEBUI_PYTHON": "WEBUI_CURRENT_PYTHON",
+    "MODEL": "WEBUI_CURRENT_MODEL",
 }
 FIRST_JOB = {
     "api": {"method": "POST", "endpoint": "/generate"},
@@ -53,11 +53,7 @@ async def starts(options: Options) -> list[Row]:
         await _container("embedded engine", {"ENGINE": "embedded"}, rounds),
     ]
     if options.slow and all(os.environ.get(name) for name in CHECKOUT.values()):
-        webui = {
-            "WEBUI_DIR": os.environ[CHECKOUT["dir"]],
-            "WEBUI_PYTHON": os.environ[CHECKOUT["python"]],
-            "MODEL": os.environ[CHECKOUT["model"]],
-        }
+        webui = {setting: os.environ[name] for setting, name in CHECKOUT.items()}
         rows.append(await _container("text-generation-webui v4.9, llama.cpp", webui, rounds))
     return rows
 
