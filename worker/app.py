@@ -16,7 +16,6 @@ from worker.engines.choose import make_engine
 from worker.errors import JobError, SettingsError
 from worker.model_errors import ModelUnavailable
 from worker.model_setting import with_local_models
-from worker.read_ahead import start_reading
 from worker.settings import Settings
 
 EXIT_NO_MODEL = 1
@@ -56,7 +55,6 @@ def _main(test_input: str | None, environ: Mapping[str, str], cold_start: ColdSt
         engine = make_engine(settings, environ, joblog.log_engine)
         cold_start.mark("model lookup")
         engine.spawn()
-        start_reading(engine.model_path, until=lambda: engine.model_name is not None)
         cold_start.mark("spawn")
     except ModelUnavailable as error:
         sys.stderr.write(f"{error}\n")
@@ -67,6 +65,9 @@ def _main(test_input: str | None, environ: Mapping[str, str], cold_start: ColdSt
     try:
         # Imported only now: the engine is starting meanwhile.
         with importing():
+            from worker.read_ahead import start_reading  # noqa: PLC0415
+
+            start_reading(engine.model_path, until=lambda: engine.model_name is not None)
             from worker import service  # noqa: PLC0415
         cold_start.mark("more imports")
         if job is not None:
