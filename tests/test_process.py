@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from worker.exits import exit_text
 from worker.memory_kills import out_of_memory_kills
-from worker.process import EngineProcess, exit_text
+from worker.process import EngineProcess
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 10.0

@@ -13,8 +13,9 @@ from worker.engine_log import LogLine
 from worker.engines import webui_causes
 from worker.engines.embedded_child import check_port
 from worker.errors import EngineDown, EngineStartFailed
+from worker.exits import from_outside
 from worker.latch import Latch
-from worker.process import EngineProcess, from_outside
+from worker.process import EngineProcess
 
 TERM_SECONDS = 2.0
 # Enough to hold llama.cpp's own report of a failed load before the webui's traceback.
