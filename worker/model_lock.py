@@ -9,10 +9,10 @@ https://py-filelock.readthedocs.io/en/latest/api.html#filelock.SoftFileLease
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
@@ -35,57 +35,43 @@ class LockLost(Exception):
     """Another worker took the lock over: this process was stopped or cut off for too long."""
 
 
-class FolderLock:
-    """Held from `with` to its end; `check` before each write that only the owner may do."""
+@contextmanager
+def folder_lock(
+    path: Path, *, deadline: float, times: LockTimes, waiting: Callable[[], None]
+) -> Iterator[Callable[[], None]]:
+    """Hold the lock within the block, once nobody else does.
 
-    def __init__(
-        self, path: Path, *, deadline: float, times: LockTimes, waiting: Callable[[], None]
-    ) -> None:
-        """Take no lock yet; deadline is on the monotonic clock, waiting is called at each look."""
-        self._lease = SoftFileLease(path, lease_duration=times.stale, heartbeat_interval=times.beat)
-        self._deadline = deadline
-        self._times = times
-        self._waiting = waiting
-        self._checked = 0.0
+    deadline: on the monotonic clock. waiting: called at each look, may raise. Gives a check for
+    before each write that only the owner may do: it raises LockLost when another has it. It looks
+    once in a beat; the lease's own thread sees a loss only some beats after this process was frozen
+    and thawed. Raises ModelUnavailable at the deadline.
+    """
+    lease = SoftFileLease(path, lease_duration=times.stale, heartbeat_interval=times.beat)
 
-    def __enter__(self) -> FolderLock:
-        """Wait for the lock; ModelUnavailable at the deadline."""
+    def go_on_waiting() -> bool:
+        waiting()
+        return False
 
-        def go_on() -> bool:
-            self._waiting()
-            return False
+    left = max(0.0, deadline - time.monotonic())
+    try:
+        lease.acquire(timeout=left, poll_interval=times.look, cancel_check=go_on_waiting)
+    except (Timeout, LeaseSettingsMismatch) as error:
+        raise ModelUnavailable(
+            "another worker is still downloading the model; try again or raise "
+            "MODEL_DOWNLOAD_TIMEOUT"
+        ) from error
+    checked = time.monotonic()
 
-        try:
-            self._lease.acquire(
-                timeout=max(0.0, self._deadline - time.monotonic()),
-                poll_interval=self._times.look,
-                cancel_check=go_on,
-            )
-        except (Timeout, LeaseSettingsMismatch) as error:
-            raise ModelUnavailable(
-                "another worker is still downloading the model; try again or raise "
-                "MODEL_DOWNLOAD_TIMEOUT"
-            ) from error
-        self._checked = time.monotonic()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Give the lock back, if it is still ours."""
-        self._lease.release()
-
-    def check(self) -> None:
-        """Make sure that the lock is ours; it looks once in a beat. LockLost if it is not.
-
-        The lease's own thread sees a loss only some beats after this process was frozen and thawed.
-        """
+    def check() -> None:
+        nonlocal checked
         now = time.monotonic()
-        if now - self._checked < self._times.beat:
+        if now - checked < times.beat:
             return
-        if not self._lease.is_lock_held_by_us:
+        if not lease.is_lock_held_by_us:
             raise LockLost("the lock is another worker's")
-        self._checked = now
+        checked = now
+
+    try:
+        yield check
+    finally:
+        lease.release()

@@ -37,7 +37,7 @@ class Refused(Exception):
     def __init__(
         self, status: int, *, code: str = "", message: str = "", retry_after: float | None = None
     ) -> None:
-        super().__init__(f"HTTP {status}")
+        super().__init__(f"the server's status is {status}")
         self.status = status
         self.code = code
         self.message = message
@@ -54,11 +54,14 @@ class Broken(Exception):
 
 
 class Clock:
-    """The deadline of one model and the way to cancel it."""
+    """The deadline of one model and the way to cancel it; log gets a line for each new attempt."""
 
-    def __init__(self, patience: Patience, cancel: threading.Event) -> None:
+    def __init__(
+        self, patience: Patience, cancel: threading.Event, log: Callable[[str], None]
+    ) -> None:
         """Start the time."""
         self.patience = patience
+        self.log = log
         self.deadline = time.monotonic() + patience.total
         self._cancel = cancel
 
@@ -95,6 +98,7 @@ def persist(
             failed, reached = (1, progress()) if progress() > reached else (failed + 1, reached)
             pause = _pause(error, failed, clock.patience)
             if failed < clock.patience.attempts and pause is not None:
+                clock.log(f"{what} broke off: {error}; going on in {pause:g} s")
                 clock.wait(pause)
                 continue
             if isinstance(error, Refused):

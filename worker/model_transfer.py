@@ -15,7 +15,7 @@ from worker.model_download import PART, Remote, Watch, disk_faults, fetch
 from worker.model_errors import ModelUnavailable
 from worker.model_files import Listed, choose
 from worker.model_hub import Hub, connected, explain, file_url, listing, xet_data
-from worker.model_lock import FolderLock, LockLost, LockTimes
+from worker.model_lock import LockLost, LockTimes, folder_lock
 from worker.model_places import Places, find, keep, repository_folder, url_file
 from worker.model_progress import Progress, size_text
 from worker.model_retry import Clock, Patience, Refused
@@ -43,7 +43,7 @@ class Transfer:
         """Start the time of the whole download."""
         self._source, self._places, self._hub = source, places, hub or Hub()
         self._log, self._limits = log, limits
-        self._clock = Clock(limits.patience or Patience(), cancel)
+        self._clock = Clock(limits.patience or Patience(), cancel, log)
         self._said = float("-inf")
 
     def run(self) -> Path:
@@ -66,19 +66,19 @@ class Transfer:
 
     def _locked(self, folder: Path) -> Path:
         """Take the lock; the model may be there by then."""
-        with FolderLock(
+        with folder_lock(
             folder / _LOCK,
             deadline=self._clock.deadline,
             times=self._limits.lock or LockTimes(),
             waiting=self._wait,
-        ) as lock:
+        ) as check_lock:
             found = find(self._source, self._places.only_downloads(), _say_nothing)
             if found is not None:
                 return found
 
             def alive() -> None:
                 self._clock.check()
-                lock.check()
+                check_lock()
 
             with connected(self._hub, self._clock, alive):
                 if isinstance(self._source, Url):
@@ -114,7 +114,9 @@ class Transfer:
         missing = [file for file in chosen.files if _missing(snapshot, file)]
         left = sum(file.size - _part_size(snapshot, file) for file in missing)
         self._room(folder, left)
-        self._log(f"downloading {source.id}: {len(missing)} files, {size_text(left)}")
+        there = sum(file.size for file in missing) - left
+        kept = f", {size_text(there)} are there already" if there else ""
+        self._log(f"downloading {source.id}: {len(missing)} files, {size_text(left)}{kept}")
         self._fetch_all(source, listed.commit, missing, snapshot, self._watch(folder, alive, left))
         path = snapshot / chosen.main if chosen.main else snapshot
         check(path, thorough=True)

@@ -150,5 +150,21 @@ def test_what_takes_the_engine_down_is_refused_in_its_own_dialect(body: dict[str
         check_native(body)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"content": [{"image_url": {"url": "http://169.254.169.254/"}}]}]},
+        {"messages": [{"content": [{"video_url": "https://host/a"}]}]},
+        {"messages": [{"content": [{"source": {"type": "url", "url": "file:///etc/passwd"}}]}]},
+        {"input": [{"content": [{"type": "input_image", "image_url": "http://host/a"}]}]},
+    ],
+)
+def test_the_engine_is_never_sent_to_fetch_something(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidJob, match="must be a data: URL"):
+        check_native(body)
+
+
 def test_everything_else_passes_untouched() -> None:
     check_native({"repeat_last_n": -1, "stop": ["a"], "anything": {}})
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    check_native({"messages": [{"content": [image, {"text": "http://host/a"}]}], "input": "http:"})

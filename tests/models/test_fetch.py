@@ -173,6 +173,8 @@ def test_a_dropped_connection_is_resumed(machine: Machine, large: Repository) ->
     assert LARGE == machine.obtain(large).read_bytes()
     rest = f"bytes={BLOCK}-"
     assert ["", "", rest, rest] == machine.hub.gets(LARGE_FILE)
+    text = f"the download of {LARGE_FILE} broke off: the connection broke; going on in 0.01 s"
+    assert text in machine.lines
 
 
 def test_a_connection_that_is_reset_is_tried_again(machine: Machine, large: Repository) -> None:

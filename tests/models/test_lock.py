@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from tests.models.hub_server import Fault
 from tests.models.test_processes import LIMIT, until_part_has, worker
 from tests.models.times import LOCK
 from worker.model_errors import ModelUnavailable
-from worker.model_lock import FolderLock, LockLost, LockTimes
+from worker.model_lock import LockLost, LockTimes, folder_lock
 from worker.model_source import Repository
 
 # What filelock writes for an owner on another machine, which is never touched again.
@@ -25,8 +27,8 @@ WAITING = "another worker is downloading the model; waiting for it"
 
 def lock(
     folder: Path, times: LockTimes = LOCK, *, seconds: float = 5.0, waiting: threading.Event
-) -> FolderLock:
-    return FolderLock(
+) -> AbstractContextManager[Callable[[], None]]:
+    return folder_lock(
         folder / "lock", deadline=time.monotonic() + seconds, times=times, waiting=waiting.set
     )
 
@@ -66,10 +68,10 @@ def test_an_owner_that_lives_is_waited_for_until_the_deadline(
             said.append(str(error))
 
     thread = threading.Thread(target=second)
-    with lock(tmp_path, waiting=waiting) as owner:
+    with lock(tmp_path, waiting=waiting) as check:
         thread.start()
         thread.join(10)
-        owner.check()
+        check()
 
     assert [
         "another worker is still downloading the model; try again or raise MODEL_DOWNLOAD_TIMEOUT"
@@ -79,8 +81,8 @@ def test_an_owner_that_lives_is_waited_for_until_the_deadline(
 def test_a_stale_lock_is_broken(tmp_path: Path, waiting: threading.Event) -> None:
     (tmp_path / "lock").write_text(DEAD)
 
-    with lock(tmp_path, waiting=waiting) as owner:
-        owner.check()
+    with lock(tmp_path, waiting=waiting) as check:
+        check()
 
     assert waiting.is_set()
     assert [] == list(tmp_path.iterdir())
@@ -88,11 +90,11 @@ def test_a_stale_lock_is_broken(tmp_path: Path, waiting: threading.Event) -> Non
 
 def test_an_owner_learns_that_it_lost(tmp_path: Path, waiting: threading.Event) -> None:
     beat = 0.001
-    with lock(tmp_path, replace(LOCK, beat=beat), waiting=waiting) as owner:
+    with lock(tmp_path, replace(LOCK, beat=beat), waiting=waiting) as check:
         (tmp_path / "lock").write_text(DEAD)
         time.sleep(2 * beat)
         with pytest.raises(LockLost):
-            owner.check()
+            check()
 
 
 def test_many_owners_break_a_stale_lock_one_at_a_time(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_what_a_former_start_left_is_resumed(machine: Machine, large: Repository
     path = machine.obtain(large)
 
     assert sha256(LARGE).digest() == sha256(path.read_bytes()).digest()
-    left = f"downloading org/large: 1 files, {(len(LARGE) - PART) / 1e6:.1f} MB"
-    assert left in machine.lines
+    left = f"{(len(LARGE) - PART) / 1e6:.1f} MB, {PART / 1e6:.1f} MB are there already"
+    assert f"downloading org/large: 1 files, {left}" in machine.lines
 
 
 def test_a_part_that_is_spoilt_is_fetched_anew(machine: Machine, large: Repository) -> None:
@@ -98,6 +98,8 @@ def test_a_storage_that_is_silent_is_given_up(
 
     assert LARGE == machine.obtain(large).read_bytes()
     assert [""] == machine.hub.gets(LARGE_FILE)
+    text = "broke off: no bytes came from the Xet storage for too long; going on in 0.01 s"
+    assert f"the download of {LARGE_FILE} {text}" in machine.lines
 
 
 def test_a_silent_storage_does_not_hold_up_the_end(

@@ -5,7 +5,7 @@ https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md#post-co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from worker.contract.parameters import Parameters, changed
@@ -77,7 +77,8 @@ def check_native(body: Mapping[str, Any]) -> None:
 
     llama.cpp keeps that many tokens a request (2**31 made it take 8.5 GB), and takes an empty
     stopping string for one that has come. A request without `lora` may go on from the cache of one
-    that had chosen its LoRAs (xllamacpp 2026.10.11549). Raises InvalidJob.
+    that had chosen its LoRAs (xllamacpp 2026.10.11549). It fetches media from any address.
+    Raises InvalidJob.
     """
     if body.get("lora") is not None:
         raise InvalidJob(
@@ -90,6 +91,26 @@ def check_native(body: Mapping[str, Any]) -> None:
     stop = body.get("stop")
     if stop == "" or (isinstance(stop, list) and "" in stop):
         raise InvalidJob("stop holds an empty string; leave it out")
+    if any(not url.startswith("data:") for url in _media(body.get("messages"), body.get("input"))):
+        raise InvalidJob("a URL of an image or other media must be a data: URL with its bytes")
+
+
+def _media(*parts: Any) -> Iterator[str]:
+    """The addresses of images, sounds and videos, in the shapes of all its chat routes.
+
+    llama.cpp with a projector would fetch them, from within the platform's network.
+    """
+    left = list(parts)
+    while left:
+        part = left.pop()
+        if isinstance(part, list):
+            left.extend(part)
+        elif isinstance(part, dict):
+            left.extend(part.values())
+            named = [part.get(name) for name in ("image_url", "video_url", "audio_url")]
+            urls = [url.get("url") if isinstance(url, dict) else url for url in named]
+            urls.append(part.get("url") if part.get("type") == "url" else None)
+            yield from (url for url in urls if isinstance(url, str))
 
 
 def is_greedy(parameters: Parameters) -> bool:
