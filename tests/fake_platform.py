@@ -139,7 +139,7 @@ class FakePlatform:
     async def _stream(self, request: web.Request) -> web.Response:
         body = await request.text()
         await self._seen(request)
-        status = _scripted(request, self.chunk_posts)
+        status = await _scripted(request, self.chunk_posts)
         if status < 300:
             self.chunks.setdefault(request.match_info["job"], []).append(json.loads(body)["output"])
         await self._notify()
@@ -148,7 +148,7 @@ class FakePlatform:
     async def _done(self, request: web.Request) -> web.Response:
         body = await request.text()
         await self._seen(request)
-        status = _scripted(request, self.posts)
+        status = await _scripted(request, self.posts)
         if status < 300:
             job_id = request.match_info["job"]
             self.results[job_id] = json.loads(body)
@@ -172,11 +172,13 @@ class FakePlatform:
         }
 
 
-def _scripted(request: web.Request, statuses: deque[int | str]) -> int:
-    """The next scripted status, or 200; "drop" cuts the connection."""
+async def _scripted(request: web.Request, statuses: deque[int | str]) -> int:
+    """The next scripted status, or 200; "drop" cuts the connection, "silence" never answers."""
     status = statuses.popleft() if statuses else 200
     if isinstance(status, int):
         return status
+    if status == "silence":
+        await asyncio.Event().wait()
     if request.transport is not None:
         request.transport.abort()
     return 500

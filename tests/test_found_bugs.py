@@ -21,6 +21,7 @@ from worker.job import Request
 from worker.output import completed
 from worker.progress import Progress
 from worker.runner import Runner
+from worker.serving import Limits
 from worker.slots import Slots
 from worker.stream import Discard, Sink
 from worker.supervisor import Supervisor
@@ -245,7 +246,7 @@ async def test_a_result_that_the_platform_refuses_is_failed_with_the_reason() ->
             return self.result_url(job_id, stream=True)
 
     async with fake_engine(script) as engine, aiohttp.ClientSession() as session:
-        delivery = Delivery(session, Urls(), deadline=5, refused=5, timeout=5)
+        delivery = Delivery(session, Urls(), Limits())
         delivered = await delivery.result("j1", completed("x").body, stream=False)
 
     assert delivered

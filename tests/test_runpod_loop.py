@@ -209,6 +209,24 @@ async def test_a_result_is_posted_until_it_is_taken(
         assert {"output": {}} == await platform.result("j1")
 
 
+async def test_a_post_of_a_result_that_is_never_answered_is_made_again(
+    platform: FakePlatform, serving: Serving
+) -> None:
+    platform.posts.extend(["silence", "silence"])
+    async with serving(limits={"post": 0.2}):
+        await platform.submit(job("j1"))
+        assert {"output": {}} == await platform.result("j1")
+
+
+async def test_a_stream_that_is_never_answered_does_not_hold_back_the_result(
+    platform: FakePlatform, serving: Serving
+) -> None:
+    platform.chunk_posts.extend(["silence"] * 10)
+    async with serving(limits={"chunk": 0.2}):
+        await platform.submit(job("j1", chunks=1))
+        assert {"output": {"chunks": 1}} == await platform.result("j1")
+
+
 async def test_the_place_is_free_while_a_result_is_not_taken(
     platform: FakePlatform, serving: Serving
 ) -> None:

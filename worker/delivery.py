@@ -16,6 +16,7 @@ from worker.errors import JobError, OutputError
 from worker.long_poll import Backoff, reason
 from worker.output import completed, failed
 from worker.runpod_sdk import POST_HEADERS
+from worker.serving import Limits
 from worker.stream import Channel
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,6 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 REFUSALS = 3
-# seconds; a stream that stalls for longer is of no use, the result holds everything
-CHUNK_DEADLINE = 5.0
 PASSING_STATUSES = (408, 429)
 # The job is gone, or its result too large: more time changes nothing.
 FINAL_STATUSES = (404, 410, 413)
@@ -57,36 +56,31 @@ class _Fault(NamedTuple):
         return self.status is not None and self.status < 500 and self.status not in PASSING_STATUSES
 
 
+class _Patience(NamedTuple):
+    """Seconds for one post, after which one is tried once more, and after which refusals count."""
+
+    post: float
+    deadline: float
+    refused: float = 0.0
+
+
 class Delivery:
-    """The worker's outgoing side.
+    """The worker's outgoing side."""
 
-    deadline: seconds after which a result is tried once more and then given up; refused: seconds
-    for which one is tried that the platform refuses; timeout: seconds that one post may take.
-    """
-
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        urls: Urls,
-        *,
-        deadline: float,
-        refused: float,
-        timeout: float,
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, urls: Urls, limits: Limits) -> None:
         self._session = session
         self._urls = urls
-        self._deadline = deadline
-        self._refused = refused
-        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._for_result = _Patience(limits.post, limits.result, limits.refused)
+        self._for_chunk = _Patience(limits.chunk, limits.chunk)
 
     async def result(self, job_id: str, body: bytes, *, stream: bool) -> bool:
         """Post a job's result; False when it had to be given up (logged as an error)."""
         url = self._urls.result_url(job_id, stream=stream)
-        fault = await self._deliver(url, job_id, body, self._deadline, self._refused)
+        fault = await self._deliver(url, job_id, body, self._for_result)
         if fault is not None and fault.refused and fault.status not in GONE_STATUSES:
             logger.error("the platform refuses the result of job %s: %s", job_id, fault.reason)
             told = failed(OutputError(f"the platform refused the result ({fault.reason})"))
-            fault = await self._deliver(url, job_id, told.body, self._deadline, self._refused)
+            fault = await self._deliver(url, job_id, told.body, self._for_result)
         if fault is not None:
             logger.error("the result of job %s is lost: %s", job_id, fault.reason)
         return fault is None
@@ -115,27 +109,26 @@ class Delivery:
             fault: _Fault | None = _Fault(str(error))
         else:
             url = self._urls.chunk_url(job_id)
-            fault = await self._deliver(url, job_id, body, CHUNK_DEADLINE, 0.0)
+            fault = await self._deliver(url, job_id, body, self._for_chunk)
         if fault is not None:
             logger.error("the stream of job %s is given up: %s", job_id, fault.reason)
         return fault is None
 
     async def _deliver(
-        self, url: str, job_id: str, body: bytes, deadline: float, refused: float
+        self, url: str, job_id: str, body: bytes, patience: _Patience
     ) -> _Fault | None:
         """Post with growing pauses until it is taken; else the last fault.
 
-        refused: seconds after which refusals in a row count. The last try begins after the
-        deadline, so a process that was frozen past it has a chance.
+        The last try begins after the deadline, so a process that was frozen past it has a chance.
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         refusals = 0
         while True:
-            late = loop.time() >= begun + deadline
-            patient = loop.time() < begun + refused
-            fault = await self._post(url, job_id, body)
+            late = loop.time() >= begun + patience.deadline
+            patient = loop.time() < begun + patience.refused
+            fault = await self._post(url, job_id, body, patience.post)
             if fault is None:
                 return None
             refusals = refusals + 1 if fault.refused else 0
@@ -144,13 +137,13 @@ class Delivery:
                 return fault
             await asyncio.sleep(backoff.pause())
 
-    async def _post(self, url: str, job_id: str, body: bytes) -> _Fault | None:
+    async def _post(self, url: str, job_id: str, body: bytes, seconds: float) -> _Fault | None:
         """Post once."""
         data = body if len(body) < LARGE_BODY else io.BytesIO(body)
         headers = {**POST_HEADERS, "X-Request-ID": job_id}
         try:
             async with self._session.post(
-                url, data=data, headers=headers, timeout=self._timeout
+                url, data=data, headers=headers, timeout=aiohttp.ClientTimeout(seconds)
             ) as response:
                 await response.read()
                 status = response.status

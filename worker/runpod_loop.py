@@ -70,9 +70,7 @@ class JobLoop:
         self._session = session
         self._gate = gate
         self._limits = limits
-        self._delivery = Delivery(
-            session, sdk, deadline=limits.result, refused=limits.refused, timeout=limits.post
-        )
+        self._delivery = Delivery(session, sdk, limits)
         self._poll = LongPoll("job-take", timeout=limits.poll, floor=limits.floor)
         self._jobs = InProgress(sdk, places=capacity, undelivered_bytes=limits.undelivered_bytes)
         self._ending = False

@@ -46,8 +46,9 @@ class Limits:
 
     poll: how long the platform may hold a poll (the SDK's value); floor, stop_floor: how long an
     empty answer takes at least; window: for a poll under way at shutdown, whose job is run;
-    post: for one POST; result: how long a result is tried (the platform deletes a job after a day);
-    refused: how long one that the platform refuses; fatal: for jobs when the engine is gone;
+    post: for one POST of a result; result: how long one is tried (the platform deletes a job after
+    a day); refused: how long one that the platform refuses; chunk: for one POST of a chunk, and how
+    long one is tried (the result holds everything); fatal: for jobs when the engine is gone;
     last_posts: for results at the end; undelivered_bytes: of results, above it no job is taken.
     """
 
@@ -56,6 +57,7 @@ class Limits:
     stop_floor: float = 1.0
     window: float = 1.0
     post: float = 60.0
+    chunk: float = 5.0
     result: float = 86_400.0
     refused: float = 60.0
     fatal: float = 2.0
