@@ -58,6 +58,8 @@ def read(files: Sequence[Path], until: Callable[[], bool]) -> int:
     with Path(os.devnull).open("wb") as nowhere:
         for path in files:
             with path.open("rb") as file:
+                if sys.platform == "linux":  # the system itself reads twice as far ahead then
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
                 offset = 0
                 while not until():
                     count = os.sendfile(nowhere.fileno(), file.fileno(), offset, _CHUNK_BYTES)
