@@ -137,3 +137,18 @@ def test_the_worker_tells_every_phase_of_its_start_in_one_line() -> None:
         "first token"
     )
     assert [f"cold start s: {phases}"] == [re.sub(r" \d+\.\d\d", "", line) for line in lines]
+
+
+@pytest.mark.parametrize("engine", ["embedded", "current", "classic"])
+def test_nothing_heavy_is_imported_before_the_engine_is_started(engine: str) -> None:
+    """Each would delay the engine, whose start is the longer one."""
+    code = (
+        "import sys; from worker.app import main; from worker.engines import choose, "
+        f"{engine}; print(*{{'asyncio', 'aiohttp', 'argparse', 'hashlib', 'runpod', 'yaml'}} "
+        "& set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "\n"
