@@ -123,6 +123,7 @@ ROUTES = (
     "/v1/models",
     "/v1/embeddings",
 )
+STREAMED = ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages")
 HOSTILE = (
     "/v1/../slots",
     "//evil.example/v1/models",

@@ -8,6 +8,8 @@ fraction of that. Each is made of the seed and its number alone, so that
 from __future__ import annotations
 
 import argparse
+import copy
+import functools
 import json
 import logging
 import random
@@ -15,10 +17,10 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from chaos.dialect import event
+from chaos.dialect import answer, event
 from tests.engine_worlds import classic_world, current_world
 from tests.fuzz import (
     EVENT_KEYS,
@@ -28,6 +30,7 @@ from tests.fuzz import (
     KNOWN,
     ROUTES,
     SECRET,
+    STREAMED,
     Lie,
     World,
     check,
@@ -51,6 +54,16 @@ _WORDS = {
     "instruction_template": ("None", "Alpaca", "ChatML", "../x"),
     "preset": ("None", "simple-1", "../x"),
 }
+_BLOCKING = ("/completion", "/v1/completions")
+_HONEST = {
+    route: [
+        json.loads(text.partition("data: ")[2])
+        for text in answer("POST", route, {"prompt": "x", "stream": True, "n_predict": 1}).events
+        or ()
+        if "[DONE]" not in text
+    ]
+    for route in ("/completion", *STREAMED)
+}
 _KINDS = ("application/json", "text/event-stream", "text/html", ";;", "\x7f")
 _STATUSES = (200, 200, 200, 204, 301, 400, 404, 422, 500, 503)
 
@@ -69,11 +82,14 @@ class Maker:
             job["policy"] = self._pick(lambda: {"executionTimeout": self._number()}, self._value)
         return job
 
-    def lie(self) -> Lie | None:
-        """What the engine sends in place of its answer, None for its honest one."""
+    def lie(self, job: Mapping[str, Any]) -> Lie | None:
+        """What the engine sends in place of its answer to a job, None for its honest one."""
         if self._chance(0.6):
             return None
-        said = self._pick(self._said_json, self._said_events, self._bytes)
+        route = _route_of(job)
+        said = self._pick(self._said_json, lambda: self._said_events(route), self._bytes)
+        if self._chance(0.5):
+            return Lie(kind="text/event-stream", body=said, keep=self._below(6))
         return Lie(
             status=self._one(_STATUSES), kind=self._one(_KINDS), body=said, keep=self._below(6)
         )
@@ -165,9 +181,25 @@ class Maker:
     def _said_json(self) -> bytes:
         return json.dumps(self._said()).encode()
 
-    def _said_events(self) -> bytes:
-        said = (self._pick(self._said, lambda: self._one(_SAID)) for _ in range(self._below(6)))
+    def _said_events(self, route: str) -> bytes:
+        almost = functools.partial(self._almost_honest, route)
+        makers = (almost, almost, self._said, lambda: self._one(_SAID))
+        said = (self._pick(*makers) for _ in range(self._below(6)))
         return "".join(map(event, said)).encode("utf-8", "surrogatepass")
+
+    def _almost_honest(self, route: str) -> Any:
+        """An honest event with something else in one place of it."""
+        honest = copy.deepcopy(
+            self._one(_HONEST[route if route in _HONEST else self._one(_BLOCKING)])
+        )
+        place = honest
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            key = self._one(keys)
+            if not isinstance(place[key], (dict, list)) or not place[key] or self._chance(0.3):
+                place[key] = self._said(2)
+                return honest
+            place = place[key]
 
     def _said(self, room: int = 4) -> Any:
         """What looks like something that an engine says."""
@@ -190,9 +222,18 @@ class Maker:
         return self._source.random() < of_one
 
 
+def _route_of(job: Mapping[str, Any]) -> str:
+    """The endpoint that a job names, "" for none."""
+    job_input = job.get("input")
+    named = job_input.get("api", job_input) if isinstance(job_input, dict) else None
+    route = named.get("endpoint", named.get("openai_route")) if isinstance(named, dict) else None
+    return route if isinstance(route, str) else ""
+
+
 def run_one(whole: World, maker: Maker) -> Outcome:
     """Run one job; AssertionError or asyncio.TimeoutError for one that is not answered well."""
-    job, lie = maker.job(), maker.lie()
+    job = maker.job()
+    lie = maker.lie(job)
     outcome, _ = whole.run(job, lie)
     check(outcome)
     assert whole.slots.idle, "a slot is still taken"

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaos.dialect import event as said
 from tests import random_jobs
 from tests.fuzz import (
     EVENTS,
@@ -23,6 +24,7 @@ from tests.fuzz import (
     PROFILE,
     ROUTES,
     SECRET,
+    STREAMED,
     Lie,
     World,
     check,
@@ -39,7 +41,6 @@ from worker.plain import plain
 from worker.stream import MAX_CHUNK_BYTES, Channel
 
 pytestmark = pytest.mark.timeout(0 if PROFILE.max_examples > 50 else 60)
-STREAMED = ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,16 @@ def job_for(route: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("engine", "jobs"), [("embedded", 500), ("current", 500), ("classic", 50)])
 def test_plain_random_jobs_are_answered_well(engine: str, jobs: int) -> None:
     assert 0 == random_jobs.run(1, 0, jobs, engine)
+
+
+@pytest.mark.parametrize("stop_type", [[], {}, 1])
+def test_a_reason_to_stop_of_another_kind_ends_a_generation_all_the_same(
+    whole: World, stop_type: Any
+) -> None:
+    end = said({"content": "x", "stop": True, "stop_type": stop_type}).encode()
+    outcome, _ = whole.run(job_for("/generate"), Lie(kind="text/event-stream", body=end))
+
+    assert outcome.error is None
 
 
 @pytest.mark.parametrize("choices", ["text", 1, {"text": "x"}, ["text"], [None], [{"message": 1}]])

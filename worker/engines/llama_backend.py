@@ -200,7 +200,7 @@ def _last(chunk: Mapping[str, Any], text: str) -> Piece:
     """The last piece: why it ended, and how many tokens there were."""
     return Piece(
         text,
-        finish=_FINISH.get(chunk.get("stop_type", ""), "stop"),
+        finish=_FINISH.get(str(chunk.get("stop_type")), "stop"),
         prompt_tokens=chunk.get("tokens_evaluated"),
         completion_tokens=chunk.get("tokens_predicted"),
     )

@@ -215,12 +215,13 @@ class TextgenBackend:
                         done = True
                         break
                     chunk = parse_event(event, lambda: "".join(text))
-                    usage = chunk.get("usage") or usage
-                    for choice in chunk.get("choices") or ():
-                        finish = choice.get("finish_reason") or finish
-                        if choice.get("text"):
-                            text.append(choice["text"])
-                            yield Piece(text[-1])
+                    told = chunk.get("usage")
+                    usage = told if isinstance(told, dict) else usage
+                    for piece, reason in _choices(chunk):
+                        finish = reason or finish
+                        if piece:
+                            text.append(piece)
+                            yield Piece(piece)
         except JobError as error:
             raise await self.explain(error, "/v1/completions") from error
         if not done or finish is None:
@@ -360,3 +361,14 @@ class TextgenBackend:
                 f"the prompt has {count} tokens and the context holds {self.context_length}; "
                 "shorten the prompt or lower truncation_length"
             )
+
+
+def _choices(chunk: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """Text and finish reason of each choice in an event; raises EngineBroken for another shape."""
+    choices = chunk.get("choices") or []
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise EngineBroken("the engine sent choices that make no sense; try again")
+    found = [(choice.get("text") or "", choice.get("finish_reason")) for choice in choices]
+    if not all(isinstance(text, str) for text, _ in found):
+        raise EngineBroken("the engine sent a text that is none; try again")
+    return [(text, str(reason) if reason else None) for text, reason in found]
