@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.ports import free_port
+from tests.upstream import LOAD_ARGS
 from worker.blocking import BlockingApi
 from worker.client import EngineClient
 from worker.engines.embedded import EmbeddedEngine
@@ -28,24 +29,6 @@ from worker.stream import Channel, Discard
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
 GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "max_new_tokens": 12}
 PROMPT = "The capital of France is"
-# text-generation-webui@snapshot-2023-11-05 api-examples/api-example-model.py
-UPSTREAMS_ARGS = {
-    "loader": "AutoGPTQ",
-    "bf16": False,
-    "load_in_8bit": False,
-    "groupsize": 0,
-    "wbits": 0,
-    "threads": 0,
-    "n_batch": 512,
-    "no_mmap": False,
-    "mlock": False,
-    "cache_capacity": None,
-    "n_gpu_layers": 0,
-    "n_ctx": 2048,
-    "rwkv_strategy": None,
-    "rwkv_cuda_on": False,
-    "gptq_for_llama": False,
-}
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -155,7 +138,7 @@ async def test_unload_and_load_really_do(worker: Worker) -> None:
 async def test_load_takes_the_classics_args_and_keeps_to_those_that_mean_something(
     worker: Worker,
 ) -> None:
-    args = {**UPSTREAMS_ARGS, "n_ctx": 512, "threads": 1}
+    args = {**LOAD_ARGS, "n_ctx": 512, "threads": 1}
     loaded = await worker.post("/model", action="load", model_name=MODEL, args=args)
     again = await worker.post("/model", action="load", model_name=MODEL)
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.ports import free_port
+from tests.upstream import LOAD_ARGS
 from worker.answerer import Answerer
 from worker.client import EngineClient
 from worker.engines.choose import make_engine
@@ -119,9 +120,10 @@ async def test_the_five_endpoints_answer_in_the_blocking_apis_shapes() -> None:
     async with running() as it:
         name = it.engine.launch.model
         assert {"result": name} == await it.job("/model")
-        assert {"model_name", "lora_names", "shared.args", "shared.settings"} == set(
-            (await it.job("/model", {"action": "info"}))["result"]
-        )
+        info = (await it.job("/model", {"action": "info"}))["result"]
+        assert {"model_name", "lora_names", "shared.args", "shared.settings"} == set(info)
+        read = ("truncation_length", "instruction_template")
+        assert [2048, "None"] == [info["shared.settings"][key] for key in read]
         assert name in (await it.job("/model", {"action": "list"}))["result"]
         text = (await it.job("/generate", {"prompt": "The capital of France is", **SMALL}))[
             "results"
@@ -175,9 +177,11 @@ async def test_a_load_and_an_unload_are_verified() -> None:
         assert None is unloaded["result"]["model_name"]
         with pytest.raises(EngineDown, match="no model is loaded"):
             await it.job("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
-        loaded = await it.job("/model", {"action": "load", "model_name": name})
-        assert name == loaded["result"]["model_name"]
-        assert 2048 == it.engine.state.context
+        load = {"action": "load", "model_name": name}
+        for args in ({}, LOAD_ARGS):
+            loaded = await it.job("/model", {**load, "args": args})
+            assert name == loaded["result"]["model_name"]
+            assert 2048 == it.engine.state.context
 
 
 async def test_a_killed_llama_server_is_noticed_within_a_second() -> None:

@@ -19,7 +19,7 @@ from worker.contract.parameters import Parameters
 from worker.engines.backend import Completion, Message, Piece
 from worker.engines.current_launch import LLAMA_CPP, LORA_LOADERS, Launch, loader_of, with_loras
 from worker.engines.loras import take_names
-from worker.engines.textgen_load import LoadedWith, load_args
+from worker.engines.textgen_load import LoadedWith, load_args, without_the_classics
 from worker.engines.textgen_state import State
 from worker.errors import (
     EngineBroken,
@@ -30,6 +30,7 @@ from worker.errors import (
     JobError,
     UnknownRoute,
 )
+from worker.joblog import logger
 from worker.settings import Settings
 from worker.slots import Stop
 
@@ -108,7 +109,13 @@ class TextgenBackend:
                 **told.get("args", {}),
                 "user_data_dir": self._host.launch.user_data.name,
             },
-            "shared.settings": told.get("settings", {}),
+            # Clients of the classic read both. The template is the model's own, unless a job names
+            # one; textgen's own length is that of all slots together.
+            "shared.settings": {
+                "instruction_template": "None",
+                **told.get("settings", {}),
+                "truncation_length": state.context,
+            },
         }
 
     def unsupported(self, parameters: Parameters) -> Mapping[str, str]:
@@ -263,6 +270,10 @@ class TextgenBackend:
         settings, launch = self._host.settings, self._host.launch
         loader = loader_of(launch.model_dir / name, settings.engine_loader)
         loras, others = take_names(args, launch.loras.start if name == launch.model else ())
+        if not settings.engine_load_any_args:
+            others, ignored = without_the_classics(others)
+            if ignored:
+                logger.warning("args without effect on this engine: %s", ", ".join(ignored))
         checked = load_args(others, launch, loader, allow_any=settings.engine_load_any_args)
         body = {"model_name": name, "args": checked, **template}
         paths = self._lora_paths(loras, loader)

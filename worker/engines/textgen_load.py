@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worker.engines.current_launch import LLAMA_CPP, Launch
+from worker.engines import classic_model
+from worker.engines.current_launch import LLAMA_CPP, TRANSFORMERS, Launch
 from worker.engines.webui import last
 from worker.errors import InvalidJob, UnknownRoute
 
@@ -67,6 +68,19 @@ def read_template(body: Mapping[str, Any], folder: Path) -> dict[str, str]:
     return given
 
 
+def without_the_classics(args: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The args without those that only the classic's loaders know, and the names of these.
+
+    Its clients send them with every load: api-examples/api-example-model.py of
+    text-generation-webui@snapshot-2023-11-05.
+    """
+    ignored = {key for key in args if key in classic_model.KEYS and _name(key) not in _KEYS}
+    gone = [name for name in classic_model.LOADERS if name not in (LLAMA_CPP, TRANSFORMERS)]
+    if args.get("loader") in gone:
+        ignored.add("loader")
+    return {key: value for key, value in args.items() if key not in ignored}, sorted(ignored)
+
+
 def load_args(
     args: Mapping[str, Any], launch: Launch, loader: str, *, allow_any: bool
 ) -> dict[str, Any]:
@@ -75,11 +89,24 @@ def load_args(
     The engine keeps the loader of the last model, so it is always said. allow_any: pass on what is
     no option of a loader, too. Raises InvalidJob for a key or a path that may not be set.
     """
-    named = {_name(key): value for key, value in args.items()}
+    slots = launch.slots if loader == LLAMA_CPP else 1
+    named = {_name(key): value for key, value in _each_slots(args, slots).items()}
     if not allow_any:
         check(named)
     kept = _kept(launch) if loader == launch.loader == LLAMA_CPP else {}
     return {"loader": loader, **kept, **named}
+
+
+def _each_slots(args: Mapping[str, Any], slots: int) -> dict[str, Any]:
+    """The args with the context for all slots; the classic's name for it means that of one.
+
+    Under the classic's names 0 says nothing.
+    """
+    said = {key: value for key, value in args.items() if key not in _OLD_NAMES or value != 0}
+    return {
+        key: value * slots if _OLD_NAMES.get(key) == "ctx_size" and type(value) is int else value
+        for key, value in said.items()
+    }
 
 
 def check(args: Mapping[str, Any]) -> None:
