@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cli.check import Check, bad, note, ok
 from worker.errors import EngineStartFailed, SettingsError
+from worker.model_source import Repository, Url, read
 from worker.models import catalog, check_model
 from worker.settings import Settings
 
@@ -48,6 +49,10 @@ def model(settings: Settings) -> Check:
     if settings.engine != "embedded" and (settings.webui_dir or settings.engine != "auto"):
         return _checkout(settings.webui_dir)
     try:
+        source = read(settings.model, "MODEL")
+        if isinstance(source, (Repository, Url)):
+            name = source.id if isinstance(source, Repository) else source.name
+            return note("model", f"{name} is had at the start, if it is on no disk yet")
         models = catalog(settings)
         path = models.resolve(models.default)
         check_model(path)

@@ -210,7 +210,7 @@ def _over_xet(part: _Part, remote: Remote, clock: Clock, watch: Watch) -> None:
     """Fetch what is missing in parallel, if the file is in Xet storage; else over plain HTTP."""
     try:
         file = remote.xet()
-    except (Refused, Broken):
+    except Refused:
         file = None  # the request for the bytes tells why, or is not refused
     if file is None or remote.size is None:
         _over_http(part, remote, clock, watch)

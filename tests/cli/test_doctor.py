@@ -109,6 +109,14 @@ def test_a_gpu_is_asked_for_with_the_driver_s_tool(tmp_path: Path, code: int, st
     assert state == machine_checks.gpu(str(tool)).state
 
 
+def test_a_model_to_download_is_noted_without_the_keys_of_its_url() -> None:
+    url = f"https://host/a.gguf?key=canary#sha256={'0' * 64}"
+    checks = [worker_checks.model(Settings(model=model)) for model in ("org/name:Q4_K_M", url)]
+
+    assert [NOTE, NOTE] == [check.state for check in checks]
+    assert "canary" not in str(checks)
+
+
 def test_a_missing_model_is_bad(tmp_path: Path) -> None:
     settings = Settings(model=str(tmp_path / "canary.gguf"))
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tests.models.conftest import MODEL
@@ -23,6 +24,17 @@ def test_a_name_and_a_path_stay_what_they_are() -> None:
         settings = Settings(model=model)
 
         assert settings == with_local_models(settings, print)
+
+
+def test_a_name_in_any_models_folder_becomes_its_path(tmp_path: Path) -> None:
+    for folder, name in (("image", "a"), ("volume/models", "b")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / f"{name}.gguf").write_bytes(MODEL)
+    settings = Settings(model_image_dir=tmp_path / "image", volume=tmp_path / "volume")
+
+    found = [with_local_models(replace(settings, model=name), print).model for name in "abc"]
+
+    assert [str(tmp_path / "image/a.gguf"), str(tmp_path / "volume/models/b.gguf"), "c"] == found
 
 
 def test_a_repository_becomes_the_path_of_its_file(tmp_path: Path, hub: FakeHub) -> None:
