@@ -149,6 +149,17 @@ async def test_a_lora_is_not_changed_under_a_running_generation(it: Running) -> 
     assert (await it.text()).startswith(" Paris")
 
 
+async def test_a_change_whose_caller_is_gone_leaves_a_model(it: Running) -> None:
+    change = asyncio.create_task(it.job("/v1/internal/lora/load", {"lora_names": ["two"]}))
+    while it.engine.model_name is not None:  # noqa: ASYNC110 - until the old process is forgotten
+        await asyncio.sleep(0)
+    change.cancel()
+    await asyncio.wait({change})
+
+    assert await it.text()
+    assert (True, ["two"]) == (change.cancelled(), await it.loras())
+
+
 @pytest.mark.parametrize(
     ("endpoint", "payload", "error", "says"),
     [

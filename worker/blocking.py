@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from worker.changes import Changes
 from worker.contract.characters import Character, load_character
 from worker.contract.chat import Chat, parse_chat, start, update
 from worker.contract.chat_prompt import build as build_prompt
@@ -45,6 +46,7 @@ class BlockingApi:
         """
         self._backend = backend
         self._slots = slots
+        self._changes = Changes(slots)
         self._may_load = may_load
         self._characters_dir = characters_dir
         self._reported: set[str] = set()
@@ -76,9 +78,7 @@ class BlockingApi:
         if action == "load":
             return await self._load(request.body)
         if action == "unload":
-            async with self._slots.use(Use.CHANGE):
-                await self._backend.unload()
-                return {"result": await self._backend.info()}
+            return {"result": await self._changes.run(self._unload)}
         raise UnknownRoute(
             f"there is no action {str(action)[:50]!r}; send info, list, load, unload or no action"
         )
@@ -88,9 +88,17 @@ class BlockingApi:
         name, args = body.get("model_name"), field(body, mapping, {}, "args")
         if not isinstance(name, str) or not name:
             raise InvalidJob("model_name is missing; send one of the names that action list gives")
-        async with self._slots.use(Use.CHANGE):
+
+        async def load() -> Any:
             await self._backend.load(name, args)
-            return {"result": await self._backend.info()}
+            return await self._backend.info()
+
+        return {"result": await self._changes.run(load)}
+
+    async def _unload(self) -> Any:
+        """Unload the model; what is true then."""
+        await self._backend.unload()
+        return await self._backend.info()
 
     async def _generate(self, request: Request, sink: Sink, progress: Progress) -> Any:
         """Go on from a prompt."""

@@ -6,10 +6,10 @@ text-generation-webui@snapshot-2023-11-05, extensions/api/blocking_api.py.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from worker.changes import Changes
 from worker.client import EngineClient
 from worker.contract.fields import field, mapping, text
 from worker.engines.classic_errors import NO_MODEL, load_error
@@ -25,7 +25,7 @@ from worker.errors import (
     UnknownRoute,
 )
 from worker.settings import Settings
-from worker.slots import Slots, Use
+from worker.slots import Slots
 
 _PATH = "/api/v1/model"
 
@@ -65,11 +65,10 @@ class ClassicModels:
         settings: Settings,
     ) -> None:
         self._client = client
-        self._slots = slots
+        self._changes = Changes(slots)
         self._engine = engine
         self._warm_up = warm_up
         self._settings = settings
-        self._changes: set[asyncio.Task[Any]] = set()
         # The classic keeps the args of a load that failed: what they were before.
         self._undo: dict[str, Any] = {}
 
@@ -97,7 +96,7 @@ class ClassicModels:
             return {"result": await self._load(body)}
         if action == "unload":
             self._check_admin()
-            return {"result": await self._change(self._unload)}
+            return {"result": await self._changes.run(self._unload)}
         raise UnknownRoute(
             f"there is no action {str(action)[:50]!r}; send info, list, load, unload or no action"
         )
@@ -131,35 +130,6 @@ class ClassicModels:
             raise EngineBroken("the engine told nothing of itself; try again")
         return {**public_info(result), "model_name": self.name}
 
-    async def _change(self, change: Callable[[], Awaitable[Any]]) -> Any:
-        """Load or unload once nobody uses the engine.
-
-        What was begun goes on to its end, also when the caller is gone: it can't be broken off.
-        """
-        begun = False
-
-        async def run() -> Any:
-            nonlocal begun
-            async with self._slots.use(Use.CHANGE):
-                begun = True
-                return await change()
-
-        task = asyncio.ensure_future(run())
-        self._changes.add(task)
-        task.add_done_callback(self._changed)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not begun:
-                task.cancel()
-            raise
-
-    def _changed(self, task: asyncio.Task[Any]) -> None:
-        """Forget a change; an error that nobody waits for any more is in the engine's log."""
-        self._changes.discard(task)
-        if not task.cancelled():
-            task.exception()
-
     async def _load(self, body: Mapping[str, Any]) -> Any:
         """Check what is to be loaded, and load it."""
         self._check_admin()
@@ -174,7 +144,7 @@ class ClassicModels:
             trust_remote_code=self._settings.engine_trust_remote_code,
         )
         args = {**checked, "lora": loras}
-        return await self._change(lambda: self._load_known(name, args))
+        return await self._changes.run(lambda: self._load_known(name, args))
 
     async def _load_known(self, name: str, args: Mapping[str, Any]) -> Any:
         """Load a model that is listed; nothing changes when it is not."""

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from worker.answerer import Answerer
+from worker.changes import Changes
 from worker.engines.loras import read_names
 from worker.errors import EngineRefused, InvalidJob, UnknownRoute
 from worker.job import Request
 from worker.progress import Progress
-from worker.slots import Slots, Use
+from worker.slots import Slots
 from worker.stream import Sink
 
 PREFIX = "/v1/internal/lora/"
@@ -38,7 +39,7 @@ class LoraRoutes:
     def __init__(self, others: Answerer, slots: Slots, host: Host, *, admin: str) -> None:
         """admin: MODEL_ADMIN; only `all` lets jobs change the LoRAs."""
         self._others = others
-        self._slots = slots
+        self._changes = Changes(slots)
         self._host = host
         self._admin = admin
 
@@ -66,5 +67,4 @@ class LoraRoutes:
         if action == "load" and "lora_names" not in request.body:
             raise InvalidJob("lora_names is missing; send a list of names")
         names = read_names(request.body.get("lora_names"), "lora_names") if action == "load" else []
-        async with self._slots.use(Use.CHANGE):
-            await self._host.load_loras(names)
+        await self._changes.run(lambda: self._host.load_loras(names))

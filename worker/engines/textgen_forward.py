@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from worker.changes import Changes
 from worker.client import EngineClient
 from worker.engines import textgen_routes as routes
 from worker.engines.textgen_backend import Host, TextgenBackend
@@ -21,7 +22,7 @@ from worker.forward import Forwarder
 from worker.job import Request
 from worker.joblog import logger
 from worker.progress import Progress
-from worker.slots import Slots, Use
+from worker.slots import Slots
 from worker.stream import Sink
 
 
@@ -34,6 +35,7 @@ class TextgenForwarder:
         """Share the engine's connection, slots and backend."""
         self._client = client
         self._slots = slots
+        self._changes = Changes(slots)
         self._backend = backend
         self._host = host
         self._forwarder = Forwarder(client, slots)
@@ -59,8 +61,7 @@ class TextgenForwarder:
     async def _run(self, kind: Kind, request: Request, sink: Sink, progress: Progress) -> Any:
         """Run a request as its kind asks for."""
         if kind is Kind.CHANGE:
-            async with self._slots.use(Use.CHANGE):
-                return await self._change(request)
+            return await self._changes.run(lambda: self._change(request))
         if kind is Kind.STOP:
             self._slots.stop_all()
             return "OK"
