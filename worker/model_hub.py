@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 ENDPOINT = "https://huggingface.co"
 _SILENT = 100
+# Read at the libraries' import, there is no other switch. They would ask the public host about the
+# tools that run beside them, whatever the endpoint is (`utils/_detect_agent.py`, version 2.4), send
+# figures of each transfer, and write a log to the home folder, or to stdout, where the result goes.
+_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_XET_TELEMETRY_ENABLED": "0",
+    "HF_XET_LOG_DEST": os.devnull,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +59,8 @@ class Listing:
 @contextmanager
 def connected(hub: Hub, clock: Clock, check: Callable[[], None]) -> Iterator[None]:
     """Have huggingface_hub ask through our client within the block; check: called between reads."""
-    # Read at its import, there is no other switch: it would ask its public host about the tools
-    # that run beside it, whatever the endpoint is (`utils/_detect_agent.py`, version 2.4).
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_XET_TELEMETRY_ENABLED", "0")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     from huggingface_hub import set_client_factory  # noqa: PLC0415 - see above
     from huggingface_hub.utils import logging  # noqa: PLC0415 - as above
     from huggingface_hub.utils._http import default_client_factory  # noqa: PLC0415 - as above

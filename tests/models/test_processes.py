@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -24,13 +25,14 @@ LIMIT = 15.0
 
 @contextmanager
 def worker(
-    machine: Machine, model: str = "org/tiny", *, stall: float = QUICK.stall
+    machine: Machine, model: str = "org/tiny", *, stall: float = QUICK.stall, **environ: str
 ) -> Iterator[subprocess.Popen[str]]:
     """A process that obtains the model."""
     arguments = [str(machine.root), machine.hub.url, model, str(stall)]
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.models.child", *arguments],
         cwd=ROOT,
+        env={**os.environ, **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

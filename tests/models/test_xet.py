@@ -12,7 +12,7 @@ import pytest
 
 from tests.models.conftest import LARGE, LARGE_FILE, Machine
 from tests.models.hub_server import COMMIT, Fault
-from tests.models.test_processes import worker
+from tests.models.test_processes import LIMIT, worker
 from worker.model_source import Repository
 
 PART = 7_000_000
@@ -100,6 +100,16 @@ def test_a_storage_that_is_silent_is_given_up(
     assert [""] == machine.hub.gets(LARGE_FILE)
     text = "broke off: no bytes came from the Xet storage for too long; going on in 0.01 s"
     assert f"the download of {LARGE_FILE} {text}" in machine.lines
+
+
+def test_nothing_but_the_model_is_written_or_said(machine: Machine, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with worker(machine, "org/large", HOME=str(home), HF_HOME=str(home)) as process:
+        said, _ = process.communicate(timeout=LIMIT)
+
+    assert [str(part_of(machine)).removesuffix(".part")] == said.splitlines()
+    assert [] == [path for path in home.rglob("*") if path.is_file()]
 
 
 def test_a_silent_storage_does_not_hold_up_the_end(
