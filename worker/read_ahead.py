@@ -20,7 +20,6 @@ from worker.model_files import parts_of
 _CHUNK_BYTES = 4 << 20
 # Of the memory that is available. What does not fit would be dropped before the engine gets to it.
 _SHARE = 0.7
-_LOWEST_PRIORITY = 19
 _WEIGHTS = (".safetensors",), (".bin", ".pt")
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
@@ -30,9 +29,11 @@ def start_reading(
 ) -> threading.Thread:
     """Read the model's files in a thread of its own, until the engine needs that no more.
 
-    available: bytes of memory. It can't hurt: it has the lowest priority for processor and disk,
-    copies nothing (files that are in the cache already take 0.03 s a GB), and ends quietly at
-    whatever fault, as it does at once on systems without Linux's sendfile.
+    available: bytes of memory. It can't hurt: it copies nothing (files that are in the cache
+    already take 0.03 s a GB), never has more than a few MB asked for, and ends quietly at whatever
+    fault, as it does at once on systems without Linux's sendfile. Its priority is the usual one:
+    a thread of a lower one, put off in the middle of a request, would make the engine wait for
+    those pages.
     """
     arguments = (model, until, available or available_memory)
     thread = threading.Thread(target=_read, args=arguments, name="read-ahead", daemon=True)
@@ -91,9 +92,6 @@ def available_memory(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
 def _read(model: Path, until: Callable[[], bool], available: Callable[[], int]) -> None:
     """Do it all; the thread's own."""
     try:
-        if sys.platform == "linux":
-            # There each thread has a priority of its own, and its requests to a disk go by it.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
         files = weight_files(model)
         size = sum(path.stat().st_size for path in files)
         if size > _SHARE * available():
