@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from tests.models.conftest import MODEL
-from tests.models.hub_server import TOKEN, FakeHub
+from tests.models.hub_server import TOKEN, FakeHub, Fault
 from tests.ports import free_port
 from worker.model_setting import with_local_models
 from worker.models import BUNDLED_FILE, bundled_path
@@ -103,3 +104,20 @@ def test_a_model_that_can_not_be_had_is_one_sentence_and_exit_1(
 
     assert (1, "") == (done.returncode, done.stdout)
     assert "org/unknown" in done.stderr.splitlines()[-1]
+
+
+def test_sigterm_ends_a_download_at_once_and_lets_its_lock_go(tmp_path: Path, hub: FakeHub) -> None:
+    hub.faults["tiny-Q4_K_M.gguf"].append(Fault("stall", 5000))
+    environment = {
+        "PATH": os.environ["PATH"],
+        "MODEL": "org/tiny:Q4_K_M",
+        "HF_ENDPOINT": hub.url,
+        "VOLUME": str(tmp_path / "none"),
+        "MODEL_DOWNLOAD_DIR": str(tmp_path),
+    }
+    with subprocess.Popen([sys.executable, "handler.py"], cwd=ROOT, env=environment) as worker:
+        assert hub.stalled.wait(20)
+        worker.send_signal(signal.SIGTERM)
+
+        assert 128 + signal.SIGTERM == worker.wait(5)
+    assert [] == list(tmp_path.rglob(".lock"))
