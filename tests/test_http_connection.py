@@ -273,6 +273,25 @@ async def test_an_engine_that_sends_too_fast_is_kept_waiting() -> None:
     assert (True, 50_000_000) == (waiting <= 2 * MAX_WAITING_BYTES, len(whole))
 
 
+async def test_much_that_is_no_body_does_not_stop_the_reading() -> None:
+    async def talks(wire: Wire, _number: int) -> None:
+        await wire.request()
+        await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=")
+        await wire.send(b"y" * (4 * MAX_WAITING_BYTES) + b"\r\n123\r\n0\r\n\r\n")
+
+    async with engine(talks) as (port, _):
+        pool = Pool(port, connect_timeout=PATIENCE)
+        connection = await pool.take()
+        await connection.send(b"GET /x HTTP/1.1\r\n\r\n", b"")
+        while connection.answer.size <= MAX_WAITING_BYTES:  # noqa: ASYNC110  # it has no event
+            await asyncio.sleep(0)
+        body = await asyncio.wait_for(connection.whole(100), PATIENCE)
+        pool.give_back(connection)
+        pool.close()
+
+    assert b"123" == body
+
+
 async def test_the_next_stream_finds_a_connection_that_was_made_meanwhile() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
     ahead = asyncio.Event()

@@ -74,15 +74,14 @@ class Connection(asyncio.Protocol):
 
     async def read(self) -> bytes:
         """What has come of the answer's body, b"" at its end; raises EngineBroken."""
-        answer = self.answer
-        while not (body := answer.take()):
-            if answer.over:
-                return b""
+        while True:
+            body = self.answer.take()
+            if self._reading_paused:
+                self._reading_paused = False
+                self._transport.resume_reading()
+            if body or self.answer.over:
+                return body
             await self._more()
-        if self._reading_paused:
-            self._reading_paused = False
-            self._transport.resume_reading()
-        return body
 
     async def whole(self, limit: int) -> bytes:
         """The rest of the body; raises EngineBroken, or TooLarge over `limit` bytes."""
