@@ -161,7 +161,7 @@ async def replay(name: str, record: Any, user_data: Path = USER_DATA) -> Any:
         slots = Slots(1)
         backend = TextgenBackend(client, host)
         others = TextgenForwarder(client, slots, backend, host)
-        answerer = LoraRoutes(others, slots, backend, admin="all")
+        answerer = LoraRoutes(others, slots, backend.models, admin="all")
         try:
             return await answerer.answer(parse_job(job_of(wanted)), NoSink(), Progress())
         finally:

@@ -180,7 +180,7 @@ async def recorded_current(_: Path) -> AsyncIterator[Works]:
         dispatch = Dispatch(
             blocking=BlockingApi(backend, slots, None),
             openai=LoraRoutes(
-                TextgenForwarder(client, slots, backend, host), slots, backend, admin="all"
+                TextgenForwarder(client, slots, backend, host), slots, backend.models, admin="all"
             ),
         )
         yield Works(Runner(dispatch, job_timeout=30), LOADED.model or "", UNRECORDED)

@@ -144,7 +144,7 @@ class CurrentEngine:
             openai=LoraRoutes(
                 TextgenForwarder(client, slots, backend, self),
                 slots,
-                backend,
+                backend.models,
                 admin=self.settings.model_admin,
             ),
         )

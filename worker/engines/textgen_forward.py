@@ -13,8 +13,9 @@ from typing import Any
 from worker.changes import Changes
 from worker.client import EngineClient
 from worker.engines import textgen_routes as routes
-from worker.engines.textgen_backend import Host, TextgenBackend
+from worker.engines.textgen_backend import TextgenBackend
 from worker.engines.textgen_form import post_form
+from worker.engines.textgen_host import Host
 from worker.engines.textgen_load import read_template
 from worker.engines.textgen_routes import Kind
 from worker.errors import EngineDown, InvalidJob, JobError
@@ -94,7 +95,7 @@ class TextgenForwarder:
             if not isinstance(name, str) or not isinstance(args, dict):
                 raise InvalidJob("send model_name, a text, and args, an object")
             templates = self._host.launch.user_data / "instruction-templates"
-            await self._backend.load(name, args, read_template(body, templates))
+            await self._backend.models.load(name, args, read_template(body, templates))
         else:
             await self._backend.unload()
         return "OK"
