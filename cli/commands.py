@@ -112,11 +112,15 @@ def _show_job(options: argparse.Namespace, target: Target, job: Job | str, strea
         watch = Watch(wait=options.wait, on_wait=progress, on_chunk=on_chunk)
         ended = interrupt.run(work(watch))
     _print_end(ended, as_json=options.json, wrote=wrote)
+    if not options.json and isinstance(job, str):
+        terminal.print_platforms_times(ended)
+    elif not options.json:
+        terminal.print_times(ended, tokens.told(ended.answer.get("output")))
     return exits.of_status(ended.status)
 
 
 def _print_end(ended: Ended, *, as_json: bool, wrote: bool) -> None:
-    """Print the output, unless it was streamed, or the error; then the times."""
+    """Print the output, unless it was streamed, or the error."""
     if as_json:
         print_json(ended.answer)
         return
@@ -128,7 +132,6 @@ def _print_end(ended: Ended, *, as_json: bool, wrote: bool) -> None:
         output = ended.answer.get("output")
         text = text_of_output(output)
         terminal.write(text + "\n") if text is not None else print_json(output, indent=2)
-    terminal.print_times(ended, tokens.told(ended.answer.get("output")))
 
 
 COMMANDS: Mapping[str, Command] = {

@@ -118,13 +118,22 @@ class Progress:
 
 def print_times(ended: Ended, tokens: int | None = None) -> None:
     """Say how long a job took, in one dim line; tokens: of its answer, if that is known."""
-    parts = [f"{ended.status}", f"queued {ended.queued:.2f} s"]
+    parts = [ended.status, f"queued {ended.queued:.2f} s"]
     if ended.first is not None:
         parts.append(f"first text {ended.first:.2f} s")
     parts.append(f"total {ended.total:.2f} s")
     rate = ended.tokens_per_second(tokens)
     if rate is not None:
         parts.append(f"{tokens} tokens, {rate:.1f} tokens/s")
+    print_note(", ".join(parts))
+
+
+def print_platforms_times(ended: Ended) -> None:
+    """Say the platform's times of a job that was looked at later than it was queued."""
+    parts = [ended.status, f"queued {ended.queued:.2f} s"]
+    execution = ended.answer.get("executionTime")
+    if isinstance(execution, (int, float)):
+        parts.append(f"execution {execution / 1000:.2f} s")
     print_note(", ".join(parts))
 
 

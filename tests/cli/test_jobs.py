@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ async def test_runsync_streams_an_openai_answer(cli: Cli) -> None:
     done = await cli("runsync", "--api", "/v1/completions", "--prompt", "Hi", "--stream")
 
     assert TEXT + "\n" == done.out
+    assert re.search(r"total [\d.]+ s(, \d+ tokens, [\d.]+ tokens/s)?\]\n$", done.err)
     assert {"prompt": "Hi", "stream": True} == cli.worker.inputs[0]["openai_input"]
 
 
@@ -93,6 +95,7 @@ async def test_run_prints_an_id_that_status_and_stream_take(cli: Cli) -> None:
     status = await cli("status", job_id, "--json")
 
     assert TEXT + "\n" == streamed.out
+    assert re.fullmatch(r"\[COMPLETED, queued [\d.]+ s, execution [\d.]+ s\]\n", streamed.err)
     assert ("COMPLETED", exits.OK) == (status.json["status"], status.code)
 
 
