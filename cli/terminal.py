@@ -46,7 +46,7 @@ def print_error(sentence: str) -> None:
 
 def print_note(text: str) -> None:
     """Say what happened, in one dim line."""
-    error_console().print(f"[{text}]", style="dim", markup=False)
+    error_console().print(f"[{text}]", style="dim", markup=False, soft_wrap=True)
 
 
 def describe_wait(waiting: Waiting) -> str:
