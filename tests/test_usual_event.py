@@ -26,7 +26,7 @@ def delta(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def taught(event: dict[str, Any], data: str) -> UsualEvent:
-    usual = UsualEvent()
+    usual = UsualEvent(after=0)
     usual.learn(data, event, delta(event), "content")
     return usual
 
@@ -96,7 +96,13 @@ def test_what_is_found_is_what_parsing_the_whole_gives(
 
 
 @PROFILE
-@given(st.lists(st.tuples(TEXTS, st.booleans(), st.integers(0, 1), st.integers(7, 8)), min_size=1))
+@given(
+    st.lists(
+        st.tuples(TEXTS, st.booleans(), st.integers(0, 1), st.integers(7, 8)),
+        min_size=8,
+        max_size=40,
+    )
+)
 def test_a_stream_is_assembled_as_without_that(
     pieces: list[tuple[str, bool, int, int]],
 ) -> None:
@@ -116,8 +122,18 @@ def test_a_stream_is_assembled_as_without_that(
     assert pieces[-1][3] == result["created"]
 
 
+def test_the_first_events_are_not_learned_from() -> None:
+    usual, event = UsualEvent(after=2), chunk("a")
+    found = []
+    for _ in range(3):
+        usual.learn(json.dumps(event), event, delta(event), "content")
+        found.append(usual.text_of(json.dumps(chunk("b"))))
+
+    assert [None, None, "b"] == found
+
+
 def test_a_stream_whose_events_all_differ_is_soon_given_up() -> None:
-    usual = UsualEvent()
+    usual = UsualEvent(after=0)
     for number in range(10):
         event = chunk("a", created=number)
         usual.learn(json.dumps(event), event, delta(event), "content")

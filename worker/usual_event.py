@@ -19,8 +19,9 @@ _decode = json.JSONDecoder().raw_decode
 class UsualEvent:
     """What is around the text of an event, as learned from the last one that was parsed whole."""
 
-    def __init__(self) -> None:
-        """Start without knowing anything."""
+    def __init__(self, *, after: int = 4) -> None:
+        """Start without knowing anything; a stream of `after` events is not worth a lesson."""
+        self._too_short_yet = after
         self._before = ""  # to the text's opening quote
         self._after = ""  # from behind its closing quote
         self._lessons = _LESSONS
@@ -43,6 +44,9 @@ class UsualEvent:
     def learn(self, data: str, event: Any, place: dict[str, Any], key: str) -> None:
         """Learn from `event`, parsed from `data`; its text is place[key], within it."""
         self._before = ""
+        if self._too_short_yet:
+            self._too_short_yet -= 1
+            return
         match = re.search(rf'"{key}"\s*:\s*"', data) if self._lessons else None
         if match is None:
             return
