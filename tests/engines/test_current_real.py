@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import shutil
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -108,12 +109,14 @@ async def running(**changes: str) -> AsyncIterator[Running]:
 
 @pytest.fixture(scope="module")
 def broken_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file that begins like the real model and ends too early."""
-    whole = make().launch.model_path
-    cut = tmp_path_factory.mktemp("models") / "cut.gguf"
-    with whole.open("rb") as file:
-        cut.write_bytes(file.read(whole.stat().st_size // 2))
-    return cut
+    """The real model, but of an architecture that there is not."""
+    strange = tmp_path_factory.mktemp("models") / "strange.gguf"
+    shutil.copy(make().launch.model_path, strange)
+    with strange.open("r+b") as file:
+        # The key, its type and length, and the name itself.
+        file.seek(file.read(4096).index(b"general.architecture") + 20 + 4 + 8)
+        file.write(b"x")
+    return strange
 
 
 async def test_the_five_endpoints_answer_in_the_blocking_apis_shapes() -> None:
@@ -209,6 +212,6 @@ async def test_a_model_that_is_not_there_is_told_with_the_models_that_are() -> N
 async def test_a_broken_model_fails_the_start_though_the_engine_calls_itself_healthy(
     broken_model: Path,
 ) -> None:
-    with pytest.raises(EngineStartFailed, match="the model file is broken"):
+    with pytest.raises(EngineStartFailed, match="it does not know this kind of model"):
         async with running(MODEL=str(broken_model)):
             pass

@@ -105,7 +105,7 @@ class Host:
     async def info(self) -> Mapping[str, Any]:
         return {}
 
-    def load_fault(self) -> str:
+    async def load_fault(self) -> str:
         return "the model file is broken"
 
 

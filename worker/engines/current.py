@@ -46,6 +46,7 @@ _NONCE_VARIABLE = "WORKER_STATE_NONCE"
 _LOADING = 'Loading "'
 _OTHER_PORT = "is already in use. Using port"
 _IDLE_POLL_SECONDS = 0.05
+_LOG_SECONDS, _LOG_POLL_SECONDS = 0.5, 0.02
 _WATCH_SECONDS = 0.1
 _ANSWER_SECONDS = 5.0
 _FIRST_TOKEN = {"prompt": "1", "max_tokens": 1, "temperature": 0, "stream": False}
@@ -203,12 +204,22 @@ class CurrentEngine:
         answer = await self._get(info_path(self._nonce))
         return answer if isinstance(answer, dict) else {}
 
-    def load_fault(self) -> str:
-        """Why the last load failed, as the log tells it."""
+    async def load_fault(self) -> str:
+        """Why the last load failed, as the log tells it: a little later than the answer."""
+        import asyncio  # noqa: PLC0415 - imported after the spawn
+
+        deadline = time.monotonic() + _LOG_SECONDS
+        while (cause := webui_causes.cause_of(self._last_load())) is None:
+            if time.monotonic() > deadline:
+                return "the worker's log has the engine's own report"
+            await asyncio.sleep(_LOG_POLL_SECONDS)
+        return cause
+
+    def _last_load(self) -> list[str]:
+        """The log from the last load on."""
         lines = self.tail()
         begun = [number for number, line in enumerate(lines) if _LOADING in line]
-        lines = lines[begun[-1] :] if begun else lines
-        return webui_causes.cause_of(lines) or "the worker's log has the engine's own report"
+        return lines[begun[-1] :] if begun else lines
 
     async def wait_died(self) -> str:
         """Return only when the ready engine, or its llama-server, has died by itself."""
@@ -247,7 +258,7 @@ class CurrentEngine:
         state = parse_state(await startup.json("GET", url))
         if state.model is None:
             raise EngineStartFailed(
-                f"the engine has not loaded {self.launch.model}: {self.load_fault()}"
+                f"the engine has not loaded {self.launch.model}: {await self.load_fault()}"
             )
         await startup.json("POST", f"{self._url}/v1/completions", _FIRST_TOKEN)
         warm = time.monotonic()

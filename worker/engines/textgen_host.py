@@ -50,6 +50,6 @@ class Host(Protocol):
         """Its args and settings."""
         ...
 
-    def load_fault(self) -> str:
+    async def load_fault(self) -> str:
         """Why the last load failed."""
         ...

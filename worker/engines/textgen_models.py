@@ -129,7 +129,7 @@ class TextgenModels:
             await self._client.json("POST", self._host.extra_flags_path, {"extra_flags": flags})
         if not await self._ok("/v1/internal/model/load", body) or self._host.state.model != name:
             raise EngineStartFailed(
-                f"the model {Path(name).name} could not be loaded: {self._host.load_fault()}"
+                f"the model {Path(name).name} could not be loaded: {await self._host.load_fault()}"
             )
         try:
             if loras and loader != LLAMA_CPP:
@@ -148,7 +148,9 @@ class TextgenModels:
         if done and names:
             done = await self._ok("/v1/internal/lora/load", {"lora_names": list(names)})
         if not done or list(self._host.state.loras) != list(names):
-            raise EngineStartFailed(f"the LoRAs could not be loaded: {self._host.load_fault()}")
+            raise EngineStartFailed(
+                f"the LoRAs could not be loaded: {await self._host.load_fault()}"
+            )
         await self._first_token()
 
     async def _first_token(self) -> None:
