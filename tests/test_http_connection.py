@@ -300,9 +300,9 @@ async def test_the_next_stream_finds_a_connection_that_was_made_meanwhile() -> N
         if number == 1:
             ahead.set()
         await wire.request()
+        await wire.send(head + b"data: %d\n\n" % number)
         if number == 0:
             await ahead.wait()
-        await wire.send(head + b"data: %d\n\n" % number)
 
     async with engine(streams) as (port, _), client_of(port) as client:
         first = [event.data async for event in client.events("/x", {}, Stop())]

@@ -74,7 +74,6 @@ class EngineClient:
             # llama.cpp's server says keep-alive on a stream and closes after it all the same, so
             # the next request would meet a connection that is just being closed. It gets a new one.
             await connection.send(self._head("POST", path, data, "Connection: close\r\n"), data)
-            self._pool.connect_ahead()
             await _until_stream(connection)
             stop.on_request(connection.close)
             decoder = EventDecoder()
@@ -85,6 +84,8 @@ class EngineClient:
                     raise TooLarge(f"the answer is over {MAX_STREAM_BYTES} bytes; ask for less")
                 for event in decoder.feed(piece):
                     yield event
+                if not connection.answer.over:  # now, as it would delay the first event
+                    self._pool.connect_ahead()
         except EngineBroken:
             if not stop.requested:  # after it, a broken answer is its effect
                 raise
