@@ -62,7 +62,7 @@ async def _row(model: Path, options: Options) -> Row:
 async def _start(model: Path, side: str) -> float:
     """Start the engine with this file; the seconds to its first token."""
     if side == WARM:
-        read([model], lambda: False)
+        read([model], lambda: False, 1 << 40)
     else:
         forget(model)
     variables = {"MODEL": str(model), "ENGINE_SLOTS": "1", "ENGINE_CONTEXT": "512"}

@@ -58,7 +58,14 @@ def test_reading_ends_when_the_engine_is_ready(tmp_path: Path) -> None:
     path.write_bytes(bytes(20 * MEGABYTE))
     looks = iter([False, True])
 
-    assert read([path], lambda: next(looks)) == 4 << 20
+    assert read([path], lambda: next(looks), 1 << 30) == 4 << 20
+
+
+def test_no_more_is_read_than_is_worth_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(bytes(20 * MEGABYTE))
+
+    assert read([path, path], lambda: False, 5 << 20) == 8 << 20
 
 
 @pytest.mark.parametrize(
