@@ -262,6 +262,31 @@ time.sleep(60)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the launcher is Linux's")
+def test_what_a_guarded_engine_started_dies_with_a_killed_worker_too() -> None:
+    engine = WITH_GRANDCHILD.format(session="", then="time.sleep(60)")
+    worker = f"""
+import os, sys, time
+from pathlib import Path
+from worker.process import EngineProcess
+argv = [sys.executable, "-c", {engine!r}]
+EngineProcess.spawn(
+    argv,
+    cwd=Path.cwd(),
+    env=dict(os.environ),
+    log=lambda line: print(line, flush=True),
+    guarded=True,
+)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", worker], cwd=ROOT, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        grandchild = int(run.stdout.readline())
+        run.kill()
+
+        assert gone(grandchild)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the launcher is Linux's")
 def test_the_launcher_starts_nothing_when_its_parent_is_gone() -> None:
     argv = [sys.executable, str(ROOT / "worker/launcher.py"), "1", sys.executable, "-c", "print(1)"]
     run = subprocess.run(argv, capture_output=True, check=False, timeout=LIMIT)

@@ -64,15 +64,17 @@ class EngineProcess:
         tail_lines: int = 50,
         unwanted: str = "",
         on_exit: OnExit | None = None,
+        guarded: bool = False,
     ) -> EngineProcess:
         """Start a program in a new session; call it from a thread that lives as long as the worker.
 
         log: gets each line of output, in another thread; those with `unwanted` in them are dropped.
         on_exit: called once in another thread, when the process is gone.
+        guarded: what the program starts dies with a killed worker too; costs a shell that waits.
         Raises OSError if no process can be made; a program that is missing exits with 127.
         """
         child = subprocess.Popen(
-            [*dies_with_parent(), *argv],
+            [*dies_with_parent(guarded=guarded), *argv],
             cwd=cwd,
             env=dict(env),
             stdin=subprocess.DEVNULL,
@@ -185,12 +187,13 @@ class EngineProcess:
             self._output.close()
 
 
-def dies_with_parent() -> list[str]:
+def dies_with_parent(*, guarded: bool = False) -> list[str]:
     """Make the start of a command that dies with this process; nothing but on Linux."""
     if sys.platform != "linux":
         return []
+    guard = ["--guard"] if guarded else []
     # Isolated and without site-packages it starts in 20 ms.
-    return [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())]
+    return [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *guard]
 
 
 def _wait_unreaped(child: subprocess.Popen[bytes]) -> None:

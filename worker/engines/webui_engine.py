@@ -87,6 +87,7 @@ class WebuiProcess:
                 tail_lines=_TAIL_LINES,
                 unwanted=unwanted,
                 on_exit=self._on_exit,
+                guarded=True,
             )
         except OSError as error:
             raise EngineStartFailed(f"no process can be made: {error.strerror}") from error
