@@ -28,6 +28,7 @@ from worker.engines.choose import make_engine
 from worker.engines.classic import ClassicEngine
 from worker.errors import EngineBroken, EngineDown, EngineStartFailed, InvalidJob, UnknownRoute
 from worker.job import parse_job
+from worker.model_errors import ModelUnavailable
 from worker.progress import Progress
 from worker.settings import Settings
 from worker.slots import Slots
@@ -352,17 +353,34 @@ async def test_a_port_that_is_taken_during_the_start_is_told_at_once() -> None:
         await client.close()
 
 
-@pytest.mark.parametrize("name", ["cut", "empty"])
-async def test_a_broken_model_ends_the_start_with_its_cause(models_dir: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("cut", "model.safetensors is damaged"), ("empty", "empty has no weights in it")],
+)
+async def test_a_model_that_is_not_whole_is_told_before_anything_starts(
+    models_dir: Path, name: str, says: str
+) -> None:
+    with pytest.raises(ModelUnavailable, match=says) as caught:
+        make([], MODELS_DIR=str(models_dir), MODEL=name).spawn()
+
+    assert str(models_dir) not in str(caught.value)
+
+
+async def test_a_model_of_an_unknown_kind_ends_the_start_with_its_cause(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(models_dir / "good", tmp_path / "odd")
+    config = json.loads((tmp_path / "odd" / "config.json").read_text())
+    (tmp_path / "odd" / "config.json").write_text(json.dumps({**config, "model_type": "odd"}))
     lines: list[str] = []
-    engine = make(lines, MODELS_DIR=str(models_dir), MODEL=name)
+    engine = make(lines, MODELS_DIR=str(tmp_path), MODEL="odd")
     client = EngineClient(engine.port)
     engine.spawn()
     try:
         with pytest.raises(EngineStartFailed) as caught:
             await engine.wait_ready(client.session)
         print(caught.value)  # noqa: T201 - as above
-        assert str(models_dir) not in str(caught.value)
+        assert str(tmp_path) not in str(caught.value)
         assert [line for line in lines if line.startswith("| ")]
     finally:
         await engine.stop(0)
