@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.engine_log import LogLine
-from worker.engines.cores import usable_cores
 from worker.engines.embedded_child import HOST, explain, start_child
-from worker.engines.llama_child import IMPORTED, N_BATCH, Options
-from worker.engines.loras import find_loras
+from worker.engines.embedded_launch import EmbeddedLaunch, Load
+from worker.engines.llama_child import IMPORTED
 from worker.errors import EngineDown, EngineStartFailed
 from worker.latch import Latch
-from worker.models import Catalog, gguf_file
+from worker.models import Catalog
 from worker.process import EngineProcess
 from worker.settings import Settings
 
@@ -50,27 +49,19 @@ class EmbeddedEngine:
         self, settings: Settings, catalog: Catalog, environ: Mapping[str, str], log: LogLine
     ) -> None:
         self._settings = settings
-        self._catalog = catalog
+        self._launch = EmbeddedLaunch(settings, catalog)
+        self._load = self._launch.load()
         self._environment = environ
         self._log = log
-        self._threads = settings.engine_threads or usable_cores()
-        self._gpu_layers = settings.engine_gpu_layers
         self._url = f"http://{HOST}:{settings.engine_port}"
         self._process: EngineProcess | None = None
         self._spawned_at = 0.0
         self._imported_at: float | None = None
-        self._starting = ""
         self._ready: EngineProcess | None = None
         self._model: str | None = None
         self._died: Latch[str] = Latch()
         self._closed = False
         self._context = settings.engine_context
-        self._args: Mapping[str, int] = {}
-        self._known_loras = find_loras(settings.lora, settings.loras_dir)
-        self._known_loras.check_start(gguf=True)
-        self._loras: tuple[str, ...] = ()
-        mmproj = settings.model_mmproj
-        self._mmproj = mmproj and str(gguf_file(mmproj, "MODEL_MMPROJ"))
         self._session: aiohttp.ClientSession | None = None
         self._swap: asyncio.Lock | None = None
 
@@ -82,7 +73,7 @@ class EmbeddedEngine:
     @property
     def model_path(self) -> Path:
         """The file of the model that it is started with."""
-        return self._catalog.resolve(self._catalog.default)
+        return self._launch.model_path
 
     @property
     def slots(self) -> int:
@@ -128,39 +119,24 @@ class EmbeddedEngine:
 
     def model_names(self) -> list[str]:
         """Return the names of the models that can be loaded."""
-        return self._catalog.names()
+        return self._launch.model_names()
 
     @property
     def loras(self) -> tuple[str, ...]:
         """The LoRAs on the loaded model."""
-        return self._loras
+        return () if self._process is None else self._load.loras
 
     def lora_names(self) -> list[str]:
         """Return the names of the LoRAs that can be loaded."""
-        return sorted(self._known_loras.known(gguf=True))
+        return self._launch.lora_names()
 
     def start_loras(self, name: str) -> tuple[str, ...]:
         """The LoRAs that a model has unless a load says otherwise: those of LORA are MODEL's."""
-        return self._known_loras.start if name == self._catalog.default else ()
+        return self._launch.start_loras(name)
 
     def describe(self) -> dict[str, Any]:
         """Tell what is true of this engine under the keys of the blocking API's `shared.args`."""
-        name = self._model
-        return {
-            "api": True,
-            "api_blocking_port": self._settings.engine_port,
-            "cpu": self._gpu_layers == 0,
-            "listen": False,
-            "loader": "llama.cpp",
-            "mlock": False,
-            "model": name,
-            "model_dir": self._model_dir(name or self._catalog.default),
-            "n_batch": N_BATCH,
-            "n_ctx": self._context,
-            "n_gpu_layers": self._gpu_layers,
-            "no_mmap": False,
-            "threads": self._threads,
-        }
+        return self._launch.describe(self._load, model=self._model, context=self._context)
 
     def answerer(self, client: EngineClient, slots: Slots) -> Answerer:
         """Translate the blocking API, and let OpenAI-compatible requests through."""
@@ -188,44 +164,22 @@ class EmbeddedEngine:
             ),
         )
 
-    def spawn(
-        self,
-        name: str | None = None,
-        args: Mapping[str, int] | None = None,
-        loras: Sequence[str] | None = None,
-    ) -> None:
-        """Start the child with a model (the catalog's default); it is not ready yet.
+    def spawn(self, load: Load | None = None) -> None:
+        """Start the child with a model (MODEL, with its LoRAs); it is not ready yet.
 
         It may be called again when the child has died. Call it from a thread that lives as long as
-        the worker. Raises UnknownRoute for a name of a model or LoRA
-        that there is not, EngineStartFailed for a file or a port that can't work, EngineDown
-        after `stop` or `kill`.
+        the worker. Raises EngineStartFailed for a file or a port that can't work, EngineDown after
+        `stop` or `kill`.
         """
         if self._closed:
             raise EngineDown("the worker is stopping")
-        name = self._catalog.default if name is None else name
-        args = args or {}
-        names = self.start_loras(name) if loras is None else loras
-        paths = self._known_loras.paths(names, gguf=True)
-        self._threads = args.get("threads") or self._settings.engine_threads or usable_cores()
-        self._gpu_layers = args.get("n_gpu_layers", self._settings.engine_gpu_layers)
-        options = Options(
-            model=str(self._catalog.resolve(name)),
-            name=name,
-            port=self._settings.engine_port,
-            slots=self._settings.engine_slots,
-            context=args.get("n_ctx", self._settings.engine_context),
-            threads=self._threads,
-            gpu_layers=self._gpu_layers,
-            loras=tuple(map(str, paths)),
-            mmproj=self._mmproj if name == self._catalog.default else "",
-        )
-        self._args, self._loras = args, tuple(names)
-        self._starting, self._spawned_at, self._imported_at = name, time.monotonic(), None
+        self._load = self._launch.load() if load is None else load
+        self._spawned_at, self._imported_at = time.monotonic(), None
         self._ready = self._model = None
         if self._died.value is not None:
             # One that is not set goes on: somebody waits for it through every load.
             self._died = Latch()
+        options = self._launch.options(self._load)
         self._process = start_child(options, self._environment, self._take_line, self._on_exit)
 
     async def wait_ready(
@@ -256,27 +210,29 @@ class EmbeddedEngine:
         Raises UnknownRoute for a name that there is not (nothing changes then), or
         EngineStartFailed: no model is loaded after that.
         """
-        session, swap = self._connected()
-        async with swap:
-            self._catalog.resolve(name)
-            self._known_loras.paths(loras or (), gguf=True)
-            await self._stop_child(self._settings.engine_stop_timeout)
-            self.spawn(name, args, loras)
-            await self._until_ready(session, None)
+        await self._change(self._launch.load(name, args, loras))
 
     async def load_loras(self, names: Sequence[str]) -> None:
         """Load the model again, with these LoRAs and no others; see `load`.
 
         Raises EngineDown without a model. When it fails, the model is loaded as it was before.
         """
-        name, args, before = self._model, self._args, self._loras
-        if name is None:
+        before = self._load
+        if self._model is None:
             raise EngineDown("no model is loaded; load one with /model, action load")
         try:
-            await self.load(name, args, names)
+            await self.load(before.model, before.args, names)
         except EngineStartFailed:
-            await self.load(name, args, before)
+            await self._change(before)
             raise
+
+    async def _change(self, load: Load) -> None:
+        """Start another child in place of this one."""
+        session, swap = self._connected()
+        async with swap:
+            await self._stop_child(self._settings.engine_stop_timeout)
+            self.spawn(load)
+            await self._until_ready(session, None)
 
     async def unload(self) -> None:
         """End the child, when its slots are idle; nothing happens when there is none."""
@@ -332,7 +288,7 @@ class EmbeddedEngine:
         warm = time.monotonic()
         slots = await startup.json("GET", f"{self._url}/slots")
         self._context = slots[0]["n_ctx"]
-        self._model, self._ready = self._starting, process
+        self._model, self._ready = self._load.model, process
         if not process.alive:
             raise EngineStartFailed(explain(process))
         # A flood of lines may have swallowed the one that tells of the import.
@@ -344,7 +300,6 @@ class EmbeddedEngine:
         """Forget the child first, so that its end is not taken for a death; then end it."""
         process, ready = self._process, self._ready
         self._process = self._ready = self._model = None
-        self._loras = ()
         if process is None:
             return
         try:
@@ -371,8 +326,3 @@ class EmbeddedEngine:
         if self._session is None or self._swap is None:
             raise EngineDown("the engine is not ready yet; try again later")
         return self._session, self._swap
-
-    def _model_dir(self, name: str) -> str:
-        """Name the model's folder, by its last part only."""
-        folder = self._settings.models_dir or self._catalog.resolve(name).parent
-        return f"{folder.name}/"
