@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from worker.engines.embedded_child import explain
-from worker.engines.webui_causes import CUDA, MEMORY
+from worker.engines.webui_causes import CUDA, MEMORY, cause_of
 from worker.engines.webui_engine import WebuiProcess
 from worker.process import EngineProcess
 
@@ -94,3 +94,14 @@ async def test_a_llama_servers_cause_of_death(code: int, printed: str, cause: st
         died = await asyncio.wait_for(process.wait_died(), 10)
 
         assert (True, True) == (died.startswith("the engine's llama-server ended: "), cause in died)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '    config_class = CONFIG_MAPPING[config_dict["model_type"]]',  # transformers 4.35
+        "The checkpoint has model type `odd` but Transformers does not recognize this architecture",
+    ],
+)
+def test_a_kind_of_model_that_transformers_does_not_know_is_told(line: str) -> None:
+    assert "it does not know this kind of model" == cause_of(["Loading odd...", line, "'odd'"])

@@ -32,7 +32,11 @@ _CAUSES = tuple(
             BROKEN_LORA,
         ),
         (r"failed to load multimodal model|failed to load clip model", BAD_MMPROJ),
-        (r"unknown model architecture", "it does not know this kind of model"),
+        (
+            r"unknown model architecture|does not recognize this architecture|"
+            r"config_mapping\[config_dict\[.model_type.\]\]",
+            "it does not know this kind of model",
+        ),
         (
             r"the path to the model does not exist|no \.?gguf models? found|could not find the "
             r"quantized model|does not appear to have a file named|"
